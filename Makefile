@@ -1,0 +1,138 @@
+# Everything a developer or a CI machine runs. `make` alone lists the targets.
+# A fresh machine needs Go, git, make and root; the rest is installed or built here.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+# Targets that install packages must not meet one another, nor the tests, under `make -j`.
+.NOTPARALLEL:
+
+BIN := build/bin
+TOOLS := build/tools
+PROTO_DEPS := build/proto-deps
+
+# Two cores are the machine the project is sized for: two test binaries at once keep both busy.
+TEST_PARALLEL ?= 2
+TEST_TIMEOUT ?= 30m
+TEST_PACKAGES ?= ./...
+NEEDS_ROOT := test|pkg/lab|hostd/hypervisor/libvirt
+
+# No cgo: the binaries run on any host, whatever C library it has.
+GO_BUILD := CGO_ENABLED=0 go build -trimpath
+
+BUF := $(TOOLS)/buf
+GOLANGCI_LINT := $(TOOLS)/golangci-lint
+PROTO_PLUGINS := $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
+VALIDATE_PROTO := $(PROTO_DEPS)/protovalidate/buf/validate/validate.proto
+
+##@ Everyday
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: ## Build the commands into build/bin
+	@mkdir -p $(BIN)
+	$(GO_BUILD) -o $(BIN)/umbra-controlplane ./controlplane/cmd
+	$(GO_BUILD) -o $(BIN)/umbra-hostd ./hostd/cmd
+	$(GO_BUILD) -o $(BIN)/umbra-lab ./pkg/lab/cmd/umbra-lab
+
+.PHONY: demo
+demo: packages build $(TOOLS)/grpcurl ## Run the main job end to end on this machine, step by step
+	$(GO_BUILD) -o $(BIN)/umbra-demo ./test/demo
+	$(BIN)/umbra-demo
+
+.PHONY: packages
+packages: ## Install what the lab and the tests need (root)
+	deploy/install-packages.sh
+
+.PHONY: fmt
+fmt: $(GOLANGCI_LINT) $(BUF) $(VALIDATE_PROTO) ## Format the Go code and the protos
+	$(GOLANGCI_LINT) fmt
+	$(BUF) format proto --write
+
+.PHONY: clean
+clean: ## Remove everything that was built, tools included
+	rm -rf build
+
+##@ Tests
+
+# -count=1: an answer about libvirt, from a cache, may be about the machine of another day.
+.PHONY: test
+test: packages compiler build ## Run every test with the race detector; installs what it needs (root)
+	@start=$$SECONDS; \
+	if go test -race -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_PACKAGES); then \
+	  echo "make test: every package passed in $$((SECONDS - start)) s"; \
+	else \
+	  echo "make test: FAILED after $$((SECONDS - start)) s; the packages marked FAIL above say why" >&2; \
+	  exit 1; \
+	fi
+
+.PHONY: test-unit
+test-unit: ## Run the tests that need neither root nor libvirt
+	go test -short -p $(TEST_PARALLEL) -timeout 10m $$(go list ./... | grep -vE '/umbra/($(NEEDS_ROOT))(/|$$)')
+
+# The race detector needs cgo, hence a C compiler; nothing else in the project does.
+.PHONY: compiler
+compiler:
+	@echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1 || \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
+
+##@ Checks
+
+.PHONY: lint
+lint: buf-lint go-lint ## Lint the protos and the Go code
+
+.PHONY: go-lint
+go-lint: $(GOLANGCI_LINT) ## Lint the Go code only
+	$(GOLANGCI_LINT) run
+	.ci/no-silenced-length
+
+.PHONY: buf-lint
+buf-lint: $(BUF) $(VALIDATE_PROTO) ## Lint the protos only
+	$(BUF) lint
+	$(BUF) format proto --diff --exit-code
+
+.PHONY: vet
+vet: ## Run go vet
+	go vet ./...
+
+.PHONY: breaking
+breaking: $(BUF) $(VALIDATE_PROTO) ## Refuse API changes that break clients of the last version
+	.ci/breaking $(BUF) $(PROTO_DEPS)
+
+##@ Generated code
+
+.PHONY: gen
+gen: $(BUF) $(PROTO_PLUGINS) $(VALIDATE_PROTO) ## Regenerate gen/ from proto/
+	$(BUF) generate
+
+.PHONY: gen-check
+gen-check: $(BUF) $(PROTO_PLUGINS) $(VALIDATE_PROTO) ## Fail when gen/ is not what proto/ generates
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(BUF) generate -o "$$fresh"; \
+	diff -rN "$$fresh/gen" gen >"$$fresh/diff" && { echo "gen/ is up to date"; exit 0; }; \
+	head -n 40 "$$fresh/diff"; echo "gen/ is stale: run 'make gen' and commit the result" >&2; exit 1
+
+# protovalidate's schema ships inside its Go module. No Go package of ours imports that module, so
+# go.mod cannot hold its version; a module file beside the tools' does.
+$(VALIDATE_PROTO): tools/protovalidate.mod
+	@go mod download -modfile=$< github.com/bufbuild/protovalidate
+	@dir=$$(go list -modfile=$< -m -f '{{.Dir}}' github.com/bufbuild/protovalidate); \
+	install -D -m 0644 "$$dir/proto/protovalidate/buf/validate/validate.proto" $@
+
+##@ Tools
+
+.PHONY: tools
+tools: $(BUF) $(PROTO_PLUGINS) $(GOLANGCI_LINT) $(TOOLS)/grpcurl ## Build every pinned tool into build/tools
+
+# One module file for each tool: sharing one would let a tool's requirements move another tool off
+# its pin (buf asks for a protobuf newer than the one the generated code is written for).
+$(TOOLS)/%: tools/%.mod
+	@mkdir -p $(@D)
+	@echo "building $* from $<"
+	@go build -modfile=$< -trimpath -o $@ "$$(awk '$$1 == "tool" { print $$2 }' $<)"
