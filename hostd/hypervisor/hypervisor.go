@@ -1,0 +1,192 @@
+// Package hypervisor says what hostd needs of a hypervisor host, split by who needs it: Inventory for what the
+// control plane is told, Source for the main role, Target for the shadow role. The libvirt package implements it
+// for real hosts and the simulated package for tests of thousands of them; one suite runs on both.
+//
+// Every call is bounded by its context, may be repeated, and may be made from many goroutines at once. A server is
+// named by its libvirt name; where a call takes a UUID as well, a server of that name with another UUID is ErrNotFound.
+package hypervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Errors that callers decide on. Implementations wrap them.
+var (
+	// ErrNotFound: there is no such server, checkpoint, network or job.
+	ErrNotFound = errors.New("not found at the hypervisor")
+	// ErrCheckpointLost: the checkpoint to start from is gone or its bitmap is broken, so what changed since is
+	// not known; compare instead.
+	ErrCheckpointLost = errors.New("the checkpoint cannot say what changed")
+	// ErrBackupBusy: a backup job that is not Umbra's is running on the server.
+	ErrBackupBusy = errors.New("another backup job is running")
+	// ErrNotRunning: the call needs a running server.
+	ErrNotRunning = errors.New("the server is not running")
+	// ErrAgent: the guest agent is not there or did not answer in time.
+	ErrAgent = errors.New("the guest agent does not answer")
+	// ErrUnavailable: the hypervisor itself cannot be reached. It may come back by itself.
+	ErrUnavailable = errors.New("the hypervisor cannot be reached")
+)
+
+// PowerState of a server.
+type PowerState int
+
+// The power states. Absent is for a server that is not defined.
+const (
+	PowerUnknown PowerState = iota
+	PowerRunning
+	PowerPaused
+	PowerOff
+	PowerAbsent
+)
+
+func (s PowerState) String() string {
+	names := [...]string{"unknown", "running", "paused", "off", "absent"}
+	if s < 0 || int(s) >= len(names) {
+		return fmt.Sprintf("PowerState(%d)", int(s))
+	}
+	return names[s]
+}
+
+// Server is a virtual server as the hypervisor defines it.
+type Server struct {
+	Name        string
+	UUID        string
+	Power       PowerState
+	Autostart   bool
+	MemoryBytes int64
+	CPUs        int
+	Disks       []Disk   // in the order of the definition; no CD-ROMs, no floppies
+	Networks    []string // networks and bridges of its interfaces, without doubles
+}
+
+// Disk is a disk of a server.
+type Disk struct {
+	Target        string // "vda"
+	Source        string // a path, or what else libvirt says
+	Format        string // "qcow2", "raw"
+	SizeBytes     int64  // virtual size
+	TracksChanges bool   // whether checkpoints (persistent bitmaps) work on it
+	ReadOnly      bool
+	Shareable     bool
+}
+
+// Host is the hypervisor host as a whole.
+type Host struct {
+	LibvirtVersion    string
+	HypervisorVersion string
+	CPUs              int
+	MemoryBytes       int64
+	MemoryFreeBytes   int64
+	Networks          []string // active libvirt networks
+	KVM               bool     // whether servers of type kvm can be started
+	ServerUID         int      // the user and group that servers run as, who must be able to use
+	ServerGID         int      // sockets and files made for them; -1 when not known
+}
+
+// Inventory tells what a host has.
+type Inventory interface {
+	Host(ctx context.Context) (Host, error)
+	Servers(ctx context.Context) ([]Server, error)
+	// Server gets one server by name, or ErrNotFound.
+	Server(ctx context.Context, name string) (Server, error)
+	// ServerXML is the definition to start the server from elsewhere: inactive, migratable where libvirt can.
+	ServerXML(ctx context.Context, name string) (string, error)
+	// Diagnostics is the hypervisor's view of a server for a support bundle, by file name. Without secrets.
+	Diagnostics(ctx context.Context, name string) (map[string][]byte, error)
+}
+
+// BackupRequest asks for a pull-mode backup job.
+type BackupRequest struct {
+	Server string
+	UUID   string
+	// Checkpoint to make with the job. Names of Umbra's begin with "umbra-".
+	Checkpoint string
+	// Since is the checkpoint to tell changes from. Empty means that no changes are asked for.
+	Since string
+	// Disks are the target names. Disks that track no changes get no checkpoint and no bitmap.
+	Disks []string
+	// RunDir is an existing folder of the pair's own for the NBD socket and scratch files. The call gives it to the user that
+	// servers run as. Its path is short enough for a socket (108 bytes).
+	RunDir string
+	// FreezeBudget is how long file systems may stay frozen around the moment of the backup. 0 means no freeze.
+	FreezeBudget time.Duration
+}
+
+// Backup is a running job.
+type Backup struct {
+	Socket string                  // unix socket of the NBD server
+	Disks  map[string]BackupExport // by target name
+	// Frozen tells whether file systems were frozen at the moment that the job's view holds; FreezeError why not.
+	Frozen      bool
+	FreezeError error
+}
+
+// BackupExport is one disk of a job.
+type BackupExport struct {
+	Name      string // NBD export name
+	SizeBytes int64
+	// Bitmap is the NBD meta context that tells what changed since BackupRequest.Since, or "" when it cannot be told.
+	Bitmap string
+	// Scratch is the path of the scratch file that grows while the guest writes.
+	Scratch string
+}
+
+// Source is what the main role needs.
+type Source interface {
+	Inventory
+	// BeginBackup begins a job. The view is of one moment for all disks, between the call and its return. A job of Umbra's that is left from an earlier
+	// life is ended first; a foreign one is ErrBackupBusy. ErrCheckpointLost, ErrNotRunning, ErrNotFound as above.
+	BeginBackup(ctx context.Context, req BackupRequest) (Backup, error)
+	// EndBackup ends Umbra's job on the server and removes its socket and scratch files in runDir. No job is no error.
+	EndBackup(ctx context.Context, server, runDir string) error
+	// Checkpoints lists Umbra's checkpoints of the server, oldest first.
+	Checkpoints(ctx context.Context, server string) ([]string, error)
+	// DeleteCheckpoint deletes one of Umbra's. One that is not there is no error. One whose bitmap is broken is removed all the same.
+	DeleteCheckpoint(ctx context.Context, server, checkpoint string) error
+
+	// Shutdown stops a server: asks it, and after grace takes its power. A server that is off is no error.
+	Shutdown(ctx context.Context, server string, grace time.Duration) error
+	// Start starts a server that is off. A running one is no error.
+	Start(ctx context.Context, server string) error
+	// SetLinks sets the links of all network interfaces up or down, now and in the definition.
+	SetLinks(ctx context.Context, server string, up bool) error
+	// SetAutostart says whether the hypervisor starts the server with itself.
+	SetAutostart(ctx context.Context, server string, on bool) error
+}
+
+// BlockJob is a running block pull.
+type BlockJob struct {
+	DoneBytes  int64
+	TotalBytes int64
+}
+
+// Target is what the shadow role needs.
+type Target interface {
+	Inventory
+	// Define defines a server from libvirt XML, or changes the definition of that name and UUID.
+	Define(ctx context.Context, xml string) error
+	// CheckDefinition says why a server of this XML could not be started here: machine type, CPU model, type of
+	// virtualisation. Networks and memory are the caller's to check.
+	CheckDefinition(ctx context.Context, xml string) error
+	// Start starts a server that is off. A running one is no error.
+	Start(ctx context.Context, server string) error
+	// Destroy takes a server's power. One that is off or not there is no error.
+	Destroy(ctx context.Context, server string) error
+	// Undefine removes the definition, with NVRAM and checkpoint metadata. One that is not there is no error.
+	Undefine(ctx context.Context, server string) error
+	// CreateOverlay makes an empty qcow2 image of that virtual size that can be the active layer over a backing chain which the server's
+	// XML names. An existing file is an error. owner as in Host.
+	CreateOverlay(ctx context.Context, path string, sizeBytes int64) error
+	// PullStart begins to copy all backing data of the disk into its active layer. A running pull is no error; a disk with
+	// no backing file is ErrNotFound.
+	PullStart(ctx context.Context, server, disk string) error
+	// PullStatus tells how far it is, or ErrNotFound when no pull is running.
+	PullStatus(ctx context.Context, server, disk string) (BlockJob, error)
+	// Backed tells whether the disk of the running server still has a backing file.
+	Backed(ctx context.Context, server, disk string) (bool, error)
+	// AgentPing asks the guest agent for an answer; ErrAgent when there is none.
+	AgentPing(ctx context.Context, server string) error
+}
