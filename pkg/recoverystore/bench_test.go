@@ -1,0 +1,131 @@
+package recoverystore
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"go.etcd.io/bbolt"
+)
+
+// fillIndex makes points without data: the first maps the whole disk in runs of runClusters, each
+// later one changes changes chunks.
+func fillIndex(b *testing.B, s *Store, chunks uint32, runClusters, points, changes int) {
+	b.Helper()
+	d := s.disks[1]
+	next := d.dataStart()
+	place := func(n int) uint64 {
+		// Leaves a gap, so that no two runs join.
+		next += uint64(n) + 1
+		return next - uint64(n)
+	}
+	err := s.idx.update(func(tx *bbolt.Tx) error {
+		c := chunksOf(tx)
+		for chunk := range chunks {
+			var e entry
+			for first := 0; first < ChunkClusters; first += runClusters {
+				e.runs = append(e.runs, run{first: first, count: runClusters, loc: place(runClusters)})
+			}
+			key := entryKey(chunkKey{1, chunk}, 1)
+			if err := c.locs.Put(key, encodeRuns(key, e.runs)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for p := 2; p <= points && err == nil; p++ {
+		err = s.idx.update(func(tx *bbolt.Tx) error {
+			c := chunksOf(tx)
+			for i := range changes {
+				chunk := uint32(i*7919+p*104729) % chunks
+				key := entryKey(chunkKey{1, chunk}, uint64(p))
+				runs := []run{{first: i % 1000, count: 3, loc: place(3)}, {first: i%1000 + 10, count: 1, loc: place(1)}}
+				if err := c.locs.Put(key, encodeRuns(key, runs)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err == nil {
+		err = d.file.Truncate(int64(next) * ClusterSize)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.points = append(s.points, &pointRecord{
+		Seq: uint64(points), Disks: []pointDisk{{DiskInfo{"vda", int64(chunks) * ChunkClusters * ClusterSize}, 1}},
+	})
+	s.seq = uint64(points) + 1
+}
+
+func BenchmarkOpenView(b *testing.B) {
+	for _, c := range []struct {
+		name                       string
+		chunks                     uint32
+		run, points, changedPerSeq int
+	}{
+		{"64GiB/scattered/1000points", 1024, 1, 1000, 50},
+		{"1TiB/contiguous/1000points", 16 << 10, 1024, 1000, 50},
+		{"1TiB/scattered/1000points", 16 << 10, 1, 1000, 100},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			s := newTestStore(b, Options{noIndexSync: true}, DiskSpec{"vda", int64(c.chunks) * ChunkClusters * ClusterSize})
+			fillIndex(b, s, c.chunks, c.run, c.points, c.changedPerSeq)
+			id := pointID(uint64(c.points))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.OpenView(b.Context(), id, ViewOptions{}); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if err := s.CloseView(b.Context(), id); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+func BenchmarkWrite(b *testing.B) {
+	for _, kib := range []int{64, 1024} {
+		b.Run(fmt.Sprintf("%dKiB", kib), func(b *testing.B) {
+			const disk = 1 << 30
+			s := newTestStore(b, Options{}, DiskSpec{"vda", disk})
+			data := bytes.Repeat([]byte("umbra..."), kib<<10/8)
+			sums := hashClusters(data)
+			d := begin(b, s)
+			b.SetBytes(int64(len(data)))
+			at := uint64(0)
+			for b.Loop() {
+				if err := d.WriteClusters("vda", at, data, sums); err != nil {
+					b.Fatal(err)
+				}
+				if at += uint64(len(sums)); at >= disk/ClusterSize {
+					at = 0
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSmallPoint takes a point of 1 MiB in 16 places, with everything durable.
+func BenchmarkSmallPoint(b *testing.B) {
+	s := newTestStore(b, Options{}, DiskSpec{"vda", 10 << 30})
+	data := bytes.Repeat([]byte("umbra..."), ClusterSize/8)
+	sums := hashClusters(data)
+	n := uint64(0)
+	for b.Loop() {
+		d := begin(b, s)
+		for range 16 {
+			n += 7919
+			if err := d.WriteClusters("vda", n%(10<<30/ClusterSize), data, sums); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := d.Complete(b.Context(), PointMeta{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

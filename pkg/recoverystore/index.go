@@ -1,0 +1,261 @@
+package recoverystore
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// Buckets of the index.
+var (
+	bucketMeta   = []byte("meta")
+	bucketPoints = []byte("points")
+	bucketBlobs  = []byte("blobs")
+	bucketDraft  = []byte("draft")
+	bucketLocs   = []byte("locs")
+	bucketSums   = []byte("sums")
+	bucketBirths = []byte("births")
+	bucketFree   = []byte("free")
+	bucketDamage = []byte("damage")
+	bucketViews  = []byte("views")
+	bucketTails  = []byte("tails")
+)
+
+// Keys in meta and draft.
+var (
+	keyFormat = []byte("format")
+	keyDisks  = []byte("disks")
+	keySeq    = []byte("seq")
+	keyScrub  = []byte("scrub")
+	keyDraft  = []byte("draft")
+	// keyCorrupt is there once a corrupt record was found in locs or sums.
+	keyCorrupt = []byte("corrupt")
+)
+
+const (
+	indexFileName = "index.db"
+	indexFileMode = 0o640
+	// indexMapBytes of address space are reserved at once: growing the map would have to wait for readers.
+	indexMapBytes = 1 << 30
+	// indexFill packs pages, since records are mostly added in order.
+	indexFill = 0.9
+)
+
+// index is the bbolt database; it turns its panics, which a corrupt page can cause, into errors.
+type index struct{ db *bbolt.DB }
+
+func openIndex(dir string, opts Options) (*index, error) {
+	db, err := bbolt.Open(filepath.Join(dir, indexFileName), indexFileMode, &bbolt.Options{
+		Timeout:         opts.LockTimeout,
+		InitialMmapSize: indexMapBytes,
+		FreelistType:    bbolt.FreelistMapType,
+		NoSync:          opts.noIndexSync,
+	})
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, ErrLocked
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("%w: %w", ErrCorruptIndex, err)
+	case err != nil:
+		return nil, fmt.Errorf("open recovery store index: %w", err)
+	}
+	return &index{db}, nil
+}
+
+func (x *index) view(fn func(tx *bbolt.Tx) error) (err error) {
+	defer recoverCorrupt(&err)
+	return x.db.View(fn)
+}
+
+func (x *index) update(fn func(tx *bbolt.Tx) error) (err error) {
+	defer recoverCorrupt(&err)
+	return x.db.Update(fn)
+}
+
+func recoverCorrupt(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", ErrCorruptIndex, p)
+	}
+}
+
+// prepare makes the buckets of a new index and checks the format of an old one.
+func (x *index) prepare() error {
+	return x.update(func(tx *bbolt.Tx) error {
+		if meta := tx.Bucket(bucketMeta); meta != nil {
+			return checkFormat(meta)
+		}
+		for _, name := range [][]byte{
+			bucketMeta, bucketPoints, bucketBlobs, bucketDraft, bucketLocs, bucketSums,
+			bucketBirths, bucketFree, bucketDamage, bucketViews, bucketTails,
+		} {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return fmt.Errorf("make bucket %s: %w", name, err)
+			}
+		}
+		if err := tx.Bucket(bucketMeta).Put(keySeq, uintValue(1)); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketMeta).Put(keyFormat, uintValue(FormatVersion))
+	})
+}
+
+func checkFormat(meta *bbolt.Bucket) error {
+	v := meta.Get(keyFormat)
+	if len(v) != 8 {
+		return fmt.Errorf("%w: no format version", ErrCorruptIndex)
+	}
+	if version := binary.BigEndian.Uint64(v); version != FormatVersion {
+		return fmt.Errorf("%w: version %d, this program knows %d", ErrFormat, version, FormatVersion)
+	}
+	return nil
+}
+
+// putRecord stores a sealed JSON record.
+func putRecord(b *bbolt.Bucket, key []byte, record any) error {
+	raw, err := json.Marshal(record)
+	if err != nil {
+		return fmt.Errorf("encode record %q: %w", key, err)
+	}
+	return b.Put(key, seal(key, raw))
+}
+
+// getRecord reads what putRecord stored; found is false when there is none.
+func getRecord(b *bbolt.Bucket, key []byte, record any) (found bool, err error) {
+	v := b.Get(key)
+	if v == nil {
+		return false, nil
+	}
+	return true, decodeRecord(key, v, record)
+}
+
+func decodeRecord(key, value []byte, record any) error {
+	raw, err := unseal(key, value)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, record); err != nil {
+		return fmt.Errorf("%w: record %q: %w", ErrCorruptIndex, key, err)
+	}
+	return nil
+}
+
+// chunkStore reads and writes the versions of chunks inside one transaction.
+type chunkStore struct {
+	locs, sums, births *bbolt.Bucket
+}
+
+func chunksOf(tx *bbolt.Tx) chunkStore {
+	s := chunkStore{tx.Bucket(bucketLocs), tx.Bucket(bucketSums), tx.Bucket(bucketBirths)}
+	s.locs.FillPercent, s.sums.FillPercent, s.births.FillPercent = indexFill, indexFill, indexFill
+	return s
+}
+
+func (s chunkStore) put(k chunkKey, seq uint64, e entry) error {
+	key := entryKey(k, seq)
+	if err := s.locs.Put(key, encodeRuns(key, e.runs)); err != nil {
+		return err
+	}
+	if len(e.sums) == 0 {
+		if err := s.sums.Delete(key); err != nil {
+			return err
+		}
+	} else if err := s.sums.Put(key, encodeSums(key, e.sums)); err != nil {
+		return err
+	}
+	return s.births.Put(birthKey(seq, k), nil)
+}
+
+func (s chunkStore) delete(k chunkKey, seq uint64) error {
+	key := entryKey(k, seq)
+	return errors.Join(s.locs.Delete(key), s.sums.Delete(key), s.births.Delete(birthKey(seq, k)))
+}
+
+// version is one entry with the seq it was born at.
+type version struct {
+	seq uint64
+	entry
+}
+
+// versions returns what was born in a chunk in (after, through], oldest first, checksums included.
+func (s chunkStore) versions(k chunkKey, after, through uint64) ([]version, error) {
+	var out []version
+	c := s.locs.Cursor()
+	for key, v := c.Seek(entryKey(k, after+1)); key != nil; key, v = c.Next() {
+		at, seq, ok := parseEntryKey(key)
+		if !ok {
+			return nil, fmt.Errorf("%w: key %x", ErrCorruptIndex, key)
+		}
+		if at != k || seq > through {
+			break
+		}
+		e, err := s.decode(key, v)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, version{seq, e})
+	}
+	return out, nil
+}
+
+func (s chunkStore) decode(key, value []byte) (entry, error) {
+	runs, err := decodeRuns(nil, key, value)
+	if err != nil {
+		return entry{}, err
+	}
+	e := entry{runs: runs}
+	e.sums, err = decodeSums(key, s.sums.Get(key), e.dataClusters())
+	return e, err
+}
+
+// resolve fills c with what the chunk holds as of seq. Checksums are left out unless asked for.
+func (s chunkStore) resolve(c *cells, k chunkKey, seq uint64, withSums bool) error {
+	cur := s.locs.Cursor()
+	key, v := seekLast(cur, entryKey(k, seq))
+	var runs []run
+	for ; key != nil && c.set < ChunkClusters; key, v = cur.Prev() {
+		at, _, ok := parseEntryKey(key)
+		if !ok {
+			return fmt.Errorf("%w: key %x", ErrCorruptIndex, key)
+		}
+		if at != k {
+			break
+		}
+		e := entry{}
+		var err error
+		if withSums {
+			e, err = s.decode(key, v)
+		} else {
+			runs, err = decodeRuns(runs[:0], key, v)
+			e.runs = runs
+		}
+		if err != nil {
+			return err
+		}
+		c.fill(e)
+	}
+	return nil
+}
+
+// seekLast moves the cursor to the last key that is not behind want.
+func seekLast(c *bbolt.Cursor, want []byte) (key, value []byte) {
+	key, value = c.Seek(want)
+	switch {
+	case key == nil:
+		return c.Last()
+	case string(key) == string(want):
+		return key, value
+	}
+	return c.Prev()
+}
+
+// nextChunk returns the first chunk of the disk, from chunk on, that has any version.
+func (s chunkStore) nextChunk(k chunkKey) (chunkKey, bool) {
+	key, _ := s.locs.Cursor().Seek(entryKey(k, 0))
+	at, _, ok := parseEntryKey(key)
+	return at, ok && at.disk == k.disk
+}

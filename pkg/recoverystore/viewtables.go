@@ -1,0 +1,204 @@
+package recoverystore
+
+import (
+	"context"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/umbra-dr/umbra/pkg/qcow2"
+)
+
+const (
+	// tablesPerWrite is how many L2 tables are gathered for one write: 4 MiB.
+	tablesPerWrite = 64
+	chunksPerTable = qcow2.EntriesPerL2 / ChunkClusters
+)
+
+// writeView writes the tables of one disk into its slot, makes them durable, and returns the length
+// of the slice that QEMU needs.
+func (s *Store) writeView(ctx context.Context, pd pointDisk, seq uint64, slot int, o ViewOptions) (int64, error) {
+	d := s.disk(pd.ID)
+	layout, err := qcow2.Plan(uint64(pd.SizeBytes))
+	if err != nil {
+		return 0, err
+	}
+	size, err := d.file.Size()
+	if err != nil {
+		return 0, fmt.Errorf("size of data file of disk %s: %w", d.Name, err)
+	}
+	w := &tableWriter{
+		ctx: ctx, disk: d, layout: layout, seq: seq,
+		base: uint64(d.slotOffset(slot)), fileClusters: uint64(size) / ClusterSize, dataStart: d.dataStart(), lenient: o.AllowDamaged,
+		tables: make([]byte, 0, tablesPerWrite*ClusterSize), used: make([]bool, layout.L2Tables),
+	}
+	if err := s.idx.view(w.walk); err != nil {
+		return 0, fmt.Errorf("tables of disk %s: %w", d.Name, err)
+	}
+	if w.lost {
+		if err := s.lostWhileOpen(d, w.fileClusters); err != nil {
+			return 0, err
+		}
+		if !o.AllowDamaged {
+			return 0, fmt.Errorf("%w: the data file of disk %s lost its end", ErrDamaged, d.Name)
+		}
+	}
+	if err := w.write(layout.Head(w.used), 0); err != nil {
+		return 0, err
+	}
+	if err := d.sync(); err != nil {
+		return 0, err
+	}
+	return int64(max(layout.Size, w.end)), nil
+}
+
+// lostWhileOpen handles a file that became shorter under us.
+func (s *Store) lostWhileOpen(d *disk, fileClusters uint64) error {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	s.mu.Lock()
+	lost := fileClusters < d.committedTail
+	s.mu.Unlock()
+	if !lost {
+		return nil
+	}
+	if err := s.markLostTail(d, fileClusters); err != nil {
+		return err
+	}
+	return s.workOutDamage()
+}
+
+// tableWriter turns the index into L2 tables, in one pass in the order of the disk. For each chunk it
+// goes from the newest version that the point sees back to older ones, until every cluster is known.
+type tableWriter struct {
+	ctx          context.Context
+	disk         *disk
+	layout       qcow2.Layout
+	seq          uint64
+	base         uint64 // bytes: where the view begins in the file
+	fileClusters uint64
+	dataStart    uint64
+
+	tables  []byte // tables not yet written, one after another
+	first   int    // the number of the first of them
+	lenient bool   // leave out records that are corrupt
+	used    []bool
+	runs    []run
+	end     uint64 // bytes from base to behind the last cluster
+	lost    bool   // a cluster lies behind the file's end
+}
+
+func (w *tableWriter) walk(tx *bbolt.Tx) error {
+	chunks := chunksOf(tx)
+	last := chunkKey{w.disk.ID, uint32((w.layout.VirtualSize - 1) / ClusterSize / ChunkClusters)}
+	cur := chunks.locs.Cursor()
+	for at := (chunkKey{w.disk.ID, 0}); ; at.chunk++ {
+		key, _ := cur.Seek(entryKey(at, 0))
+		k, _, ok := parseEntryKey(key)
+		if !ok || k.disk != at.disk || k.chunk > last.chunk {
+			return w.flush()
+		}
+		at = k
+		if err := w.chunk(cur, k); err != nil {
+			return err
+		}
+	}
+}
+
+// chunk fills the part of a table that one chunk maps.
+func (w *tableWriter) chunk(cur *bbolt.Cursor, k chunkKey) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	var known chunkBits
+	left := ChunkClusters
+	var part []byte
+	for key, v := seekLast(cur, entryKey(k, w.seq)); key != nil && left > 0; key, v = cur.Prev() {
+		if at, _, ok := parseEntryKey(key); !ok || at != k {
+			break
+		}
+		var err error
+		w.runs, err = decodeRuns(w.runs[:0], key, v)
+		if err != nil && w.lenient {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if part == nil {
+			if part, err = w.part(k.chunk); err != nil {
+				return err
+			}
+		}
+		for _, r := range w.runs {
+			if !r.zero && r.loc < w.dataStart {
+				return fmt.Errorf("%w: record %x points into the views", ErrCorruptIndex, key)
+			}
+			left -= w.run(part, &known, r)
+		}
+	}
+	return nil
+}
+
+// part returns the eighth of a table that belongs to the chunk, in a table that is being gathered.
+func (w *tableWriter) part(chunk uint32) ([]byte, error) {
+	table := int(chunk) / chunksPerTable
+	gathered := len(w.tables) / ClusterSize
+	if gathered == 0 || table >= w.first+gathered {
+		if gathered == tablesPerWrite || gathered > 0 && table != w.first+gathered {
+			if err := w.flush(); err != nil {
+				return nil, err
+			}
+		}
+		if len(w.tables) == 0 {
+			w.first = table
+		}
+		n := len(w.tables)
+		w.tables = w.tables[:n+ClusterSize]
+		clear(w.tables[n:])
+		w.used[table] = true
+	}
+	const partBytes = ClusterSize / chunksPerTable
+	return w.tables[(table-w.first)*ClusterSize+int(chunk)%chunksPerTable*partBytes:][:partBytes], nil
+}
+
+// run enters the clusters of r that no newer version has, and returns how many those were.
+func (w *tableWriter) run(part []byte, known *chunkBits, r run) int {
+	entered := 0
+	last := uint64(0)
+	for i := range r.count {
+		cluster := r.first + i
+		if known.has(cluster) {
+			continue
+		}
+		known.set(cluster)
+		entered++
+		if r.zero {
+			continue
+		}
+		last = r.loc + uint64(i) + 1
+		qcow2.PutL2(part, cluster, (last-1)*ClusterSize-w.base)
+	}
+	if last == 0 {
+		return entered
+	}
+	w.lost = w.lost || last > w.fileClusters
+	w.end = max(w.end, last*ClusterSize-w.base)
+	return entered
+}
+
+func (w *tableWriter) flush() error {
+	if len(w.tables) == 0 {
+		return nil
+	}
+	err := w.write(w.tables, w.layout.L2At(w.first))
+	w.tables = w.tables[:0]
+	return err
+}
+
+func (w *tableWriter) write(b []byte, at uint64) error {
+	if _, err := w.disk.file.WriteAt(b, int64(w.base+at)); err != nil {
+		return noSpaceError(fmt.Errorf("write tables: %w", err))
+	}
+	return nil
+}
