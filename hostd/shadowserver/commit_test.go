@@ -1,0 +1,96 @@
+package shadowserver
+
+import (
+	"strings"
+	"testing"
+
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/hypervisor"
+)
+
+func TestCommitLeavesAServerThatStandsAlone(t *testing.T) {
+	for name, options := range map[string][]func(*umbrav1.ShadowAssignment){"keeping points": nil, "deleting points": {deletePoints}} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, 2, func(t *testing.T, w *world) {
+				l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
+				defer l.end()
+				l.phase(assignment(2, 2, modeRun), running)
+				l.act(assignment(3, 3, modeRun, attemptOf(2, 1)), running)
+				w.target.setPower(serverName, hypervisor.PowerOff)
+				w.target.brokenPull = 1
+				r := l.act(assignment(4, 4, modeCommit, append(options, attemptOf(2, 1))...), committed)
+				if p := r.GetSteps()[0].GetProgress(); p.GetTotalBytes() != 2*diskBytes {
+					t.Errorf("progress is %v", p)
+				}
+				wantCommitted(t, w, 2)
+				want := 2
+				if options != nil {
+					want = 0
+				}
+				if got := len(w.replica.store.Points()); got != want {
+					t.Errorf("%d points are left, want %d", got, want)
+				}
+				l.act(assignment(5, 5, modeReceive), committed)
+				wantCommitted(t, w, 2)
+				l.act(assignment(6, 5, modeDelete), deleted)
+				wantCommitted(t, w, 2)
+			})
+		})
+	}
+}
+
+// wantCommitted checks that the server runs from disks that need nothing else, and that all else of ours is gone.
+func wantCommitted(t *testing.T, w *world, attempt int) {
+	t.Helper()
+	wantRunning(t, w, attempt)
+	s, _ := w.target.server(serverName)
+	if strings.Contains(s.xml, w.storeDir()) || s.backed["vda"] || s.backed["vdb"] {
+		t.Errorf("the server still needs the store: %v %s", s.backed, s.xml)
+	}
+	if w.replica.store != nil && len(w.replica.store.Views()) > 0 {
+		t.Errorf("views are left: %v", w.replica.store.Views())
+	}
+	for n := range 5 {
+		if n != attempt && fileExists(w.attemptDir(n)) {
+			t.Errorf("the disks of attempt %d are left", n)
+		}
+	}
+}
+
+func TestACommittedServersFolderIsNotTakenByANewPairOfThatName(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
+		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
+		l.phase(assignment(2, 2, modeRun), running)
+		l.act(assignment(3, 2, modeCommit, attemptOf(1, 0)), committed)
+		l.act(assignment(4, 3, modeDelete), deleted)
+		l.end()
+		clear(w.target.servers) // its owner keeps the disks, without a definition
+		w.replica.gone = false
+		w.replica.open()
+		w.addPoint(0)
+		l = w.start(assignment(1, 5, modeRun, attemptOf(1, 0)))
+		defer l.end()
+		l.phase(assignment(1, 5, modeRun), running)
+		s, _ := w.target.server(serverName)
+		if got := s.disks[0].Source; got != w.attemptDir(1)+"-2/vda.qcow2" || !fileExists(w.attemptDir(1)+"/vda.qcow2") {
+			t.Errorf("the new server's disk is %s", got)
+		}
+		l.act(assignment(2, 6, modeReceive), receiving)
+		if !fileExists(w.attemptDir(1) + "/vda.qcow2") {
+			t.Error("the committed server's disks are gone")
+		}
+	})
+}
+
+func TestDeleteRemovesEverythingUncommitted(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
+		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
+		defer l.end()
+		l.phase(assignment(2, 2, modeRun), running)
+		l.act(assignment(3, 3, modeDelete), deleted)
+		wantNothingLeft(t, w)
+		if fileExists(w.replica.dir()) {
+			t.Error("the store is left")
+		}
+	})
+}
