@@ -106,6 +106,7 @@ type FenceState string
 const (
 	FenceNone        FenceState = ""
 	FencePending     FenceState = "PENDING"
+	FenceUnderway    FenceState = "UNDERWAY" // the main host has heard of it
 	FenceConfirmed   FenceState = "CONFIRMED"
 	FenceUnconfirmed FenceState = "UNCONFIRMED"
 )

@@ -120,7 +120,7 @@ func anyEvent(t *rapid.T, rec drpair.Record, id string) drpair.Event {
 		}
 	default:
 		step, _, _ := drpair.Budget(rec)
-		events := []drpair.Event{drpair.MainUnreachable{}, drpair.ShadowUnreachable{}}
+		events := []drpair.Event{drpair.MainUnreachable{}}
 		if rec.Operation != nil {
 			events = append(events, drpair.StepTimeout{OperationID: rec.Operation.ID, Step: step})
 		}

@@ -41,6 +41,9 @@ func (e MainReported) apply(rec Record, now time.Time) (Change, error) {
 		return replicationReported(rec, e, now), nil
 	case e.Phase == MainFenced:
 		return fenceSettled(rec, FenceConfirmed, e.FenceMessage, now), nil
+	case p.Fence.State == FencePending:
+		p.Fence.State = FenceUnderway
+		return changed(rec), nil
 	default:
 		return unchanged(rec), nil
 	}

@@ -125,6 +125,16 @@ func TestAFailoverDoesNotWaitForADeadMainHost(t *testing.T) {
 	}
 }
 
+func TestAFailoverWaitsLongerForAMainHostThatHasBeenHeardOf(t *testing.T) {
+	rec := run(t, replicating(t), failover("op-1"), stopped(2))
+	_, silent, _ := drpair.Budget(rec)
+	rec = run(t, rec, drpair.MainReported{Epoch: 2, Phase: drpair.MainReplicating})
+	_, heard, _ := drpair.Budget(rec)
+	if heard != rec.Pair.Policy.FenceTimeout || silent >= heard {
+		t.Errorf("waits %v for a silent host and %v for one that was heard of, the policy says %v", silent, heard, rec.Pair.Policy.FenceTimeout)
+	}
+}
+
 func TestAMainHostThatReturnsLaterIsNotedAsFenced(t *testing.T) {
 	rec := run(t, failedOver(t), drpair.MainReported{Epoch: 2, Phase: drpair.MainFenced, FenceMessage: "shut down"})
 	wantState(t, rec, drpair.FailedOver)

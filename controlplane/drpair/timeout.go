@@ -3,7 +3,10 @@ package drpair
 import "time"
 
 const (
-	stopBudget    = time.Minute
+	stopBudget = time.Minute
+	// hearBudget is how long a failover waits for any word of a main host whose session seems to be open. A host that
+	// lives takes up its assignment at once; the session of one that has just died is open until its lease lapses.
+	hearBudget    = 2 * time.Second
 	attemptBudget = 5 * time.Minute
 )
 
@@ -20,6 +23,8 @@ func Budget(rec Record) (step StepKind, budget time.Duration, ok bool) {
 		switch {
 		case !rec.Pair.Stopped:
 			return StepStopReplication, stopBudget, true
+		case rec.Pair.Fence.State == FencePending:
+			return StepFenceMain, min(hearBudget, rec.Pair.Policy.FenceTimeout), true
 		case !rec.Pair.Fence.Settled():
 			return StepFenceMain, rec.Pair.Policy.FenceTimeout, true
 		}
@@ -69,16 +74,6 @@ func (MainUnreachable) apply(rec Record, now time.Time) (Change, error) {
 	default:
 		return unchanged(rec), nil
 	}
-}
-
-// ShadowUnreachable says that the shadow host has no session.
-type ShadowUnreachable struct{}
-
-func (ShadowUnreachable) apply(rec Record, now time.Time) (Change, error) {
-	if !rec.Pair.State.replicates() || rec.Pair.Paused {
-		return unchanged(rec), nil
-	}
-	return unreachable(rec, shadowUnreachable(now)), nil
 }
 
 func unreachable(rec Record, failure *Failure) Change {

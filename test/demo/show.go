@@ -16,6 +16,19 @@ func short(name, prefix string) string {
 
 func size(n int64) string { return humanize.IBytes(uint64(max(0, n))) } //nolint:gosec // not negative
 
+func hostLines(host *umbrav1.Host) string {
+	lines := fmt.Sprintf("   %-14s libvirt %s, QEMU %s, %s of memory free, %s of space for recovery points",
+		host.GetName(), host.GetLibvirtVersion(), host.GetHypervisorVersion(),
+		size(host.GetCapacity().GetMemoryFreeBytes()), size(host.GetCapacity().GetStoreFreeBytes()))
+	for _, server := range host.GetServers() {
+		lines += fmt.Sprintf("\n      server %s, %s", server.GetName(), strings.ToLower(short(server.GetPowerState().String(), "POWER_STATE_")))
+		for _, disk := range server.GetDisks() {
+			lines += fmt.Sprintf(", %s %s %s", disk.GetTarget(), disk.GetFormat(), size(disk.GetSizeBytes()))
+		}
+	}
+	return lines
+}
+
 func pairLine(pair *umbrav1.DRPair) string {
 	r := pair.GetReplication()
 	line := fmt.Sprintf("   %-24s points %-4d", short(pair.GetState().String(), "DR_PAIR_STATE_"), r.GetRecoveryPointCount())

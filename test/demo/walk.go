@@ -61,7 +61,16 @@ func (d *demo) boot(ctx context.Context) error {
 		return err
 	}
 	d.done("the main server runs")
-	return d.call(ctx, "umbra.v1.HostService/ListHosts", &umbrav1.ListHostsRequest{}, &umbrav1.ListHostsResponse{})
+	err := d.scape.WaitHost(ctx, landscape.MainHost, func(h *umbrav1.Host) bool { return len(h.GetServers()) > 0 })
+	if err != nil {
+		return err
+	}
+	var hosts umbrav1.ListHostsResponse
+	err = d.call(ctx, "umbra.v1.HostService/ListHosts", &umbrav1.ListHostsRequest{}, &hosts)
+	for _, host := range hosts.GetHosts() {
+		fmt.Println(hostLines(host))
+	}
+	return err
 }
 
 func (d *demo) protect(ctx context.Context) error {
@@ -199,7 +208,8 @@ func (d *demo) follow(ctx context.Context, op *umbrav1.Operation) error {
 			if err := protojson.Unmarshal(message, &change); err != nil {
 				return false, err
 			}
-			for _, line := range stepLines(change.GetOperation(), shown) {
+			last = change.GetOperation()
+			for _, line := range stepLines(last, shown) {
 				fmt.Println(line)
 			}
 			return true, nil

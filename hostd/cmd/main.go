@@ -1,0 +1,61 @@
+// Command umbra-hostd is the host daemon of Umbra: it runs on each hypervisor, replicates protected servers from it, keeps
+// the shadows of others, and boots them when they are failed over.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/umbra-dr/umbra/hostd/diagnostics"
+	"github.com/umbra-dr/umbra/pkg/identity"
+)
+
+const description = `The host daemon of Umbra: it runs on each hypervisor, replicates protected servers from it, keeps the shadows of others, and boots them when they are failed over.
+
+Example:
+  umbra-hostd --host-id rack1-node7 --control-plane cp.example.net:7443 --data-listen 10.0.0.7:7444 \
+    --tls-cert host.pem --tls-key host-key.pem --tls-ca ca.pem`
+
+type flags struct {
+	HostID       string         `help:"This host's id, as in its certificate: lower-case letters, digits and hyphens." required:"" placeholder:"ID"`
+	ControlPlane string         `help:"Address of the control plane." required:"" placeholder:"ADDRESS:PORT"`
+	TLS          identity.Files `embed:"" prefix:"tls-"`
+
+	DataListen  string `help:"Address at which other hosts send their servers' disks." required:"" placeholder:"ADDRESS:PORT"`
+	DataAddress string `help:"The same address as other hosts see it, if that is another one." placeholder:"ADDRESS:PORT"`
+
+	StateDir   string `help:"Folder of the journal and the log." default:"/var/lib/umbra/state" placeholder:"DIR"`
+	StoreDir   string `help:"Folder of the recovery-point stores." default:"/var/lib/umbra/store" placeholder:"DIR"`
+	ServersDir string `help:"Folder of the disks of shadow servers." default:"/var/lib/umbra/servers" placeholder:"DIR"`
+	RunDir     string `help:"Folder of sockets and scratch files. A short path." default:"/run/umbra" placeholder:"DIR"`
+
+	LibvirtSocket   string     `help:"libvirt's socket." default:"/run/libvirt/libvirt-sock" placeholder:"FILE"`
+	CyclesMax       int        `help:"How many servers are replicated at the same instant." default:"4"`
+	ScratchBytesMax int64      `help:"How many bytes the scratch files of one server's backup job may take." default:"8589934592"`
+	LogLevel        slog.Level `help:"Lowest level that is logged: DEBUG, INFO, WARN, ERROR." default:"INFO"`
+}
+
+func main() {
+	var f flags
+	kong.Parse(&f, kong.Name("umbra-hostd"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
+	file := diagnostics.OpenLog(f.StateDir)
+	log := slog.New(slog.NewJSONHandler(io.MultiWriter(os.Stderr, file), &slog.HandlerOptions{Level: f.LogLevel})).With("host", f.HostID)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, f, log)
+	stop()
+	if err != nil {
+		log.Error("hostd has stopped", "error", err)
+		fmt.Fprintln(os.Stderr, "umbra-hostd:", err)
+	}
+	_ = file.Close() // its last line has been written already
+	if err != nil {
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/diagnostics"
+	"github.com/umbra-dr/umbra/hostd/hypervisor/libvirt"
+	"github.com/umbra-dr/umbra/hostd/inventory"
+	"github.com/umbra-dr/umbra/hostd/journal"
+	"github.com/umbra-dr/umbra/hostd/replica"
+	"github.com/umbra-dr/umbra/hostd/replicate"
+	"github.com/umbra-dr/umbra/hostd/session"
+	"github.com/umbra-dr/umbra/hostd/shadowserver"
+	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/identity"
+	"github.com/umbra-dr/umbra/pkg/recoverystore"
+	"github.com/umbra-dr/umbra/pkg/transport"
+)
+
+const (
+	inventoryEvery = 10 * time.Second
+	ownerTimeout   = 10 * time.Second
+)
+
+// run wires the parts and works until the context ends.
+func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
+	for _, dir := range []string{f.StateDir, f.StoreDir, f.ServersDir, f.RunDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // servers run as a user of their own and pass through
+			return fmt.Errorf("making a folder: %w", err)
+		}
+	}
+	credentials, err := identity.Load(f.TLS)
+	if err != nil {
+		return err
+	}
+	kept, err := journal.Open(f.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kept.Close()) }()
+	hypervisor := libvirt.New(libvirt.Config{Socket: f.LibvirtSocket, Clock: clock.System, Logger: log})
+	defer hypervisor.Close()
+	parts, err := assemble(f, log, credentials, kept, hypervisor, serverOwner(ctx, hypervisor, log))
+	if err != nil {
+		return err
+	}
+	controlPlane, err := dial(credentials, identity.ControlPlane(), f.ControlPlane)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, controlPlane.Close()) }()
+	talk := session.New(session.Config{
+		Host: f.HostID, Conn: controlPlane, Journal: kept, Clock: clock.System, Log: log,
+		Main: parts.main, Shadow: parts.shadow, Answerer: parts.answers,
+		Inventory:      func(ctx context.Context) (*umbrav1.Host, error) { return inventory.Take(ctx, parts.inventory) },
+		InventoryEvery: inventoryEvery,
+	}, parts.outbox)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return parts.replica.Run(ctx) })
+	group.Go(func() error { return parts.shadow.Run(ctx) })
+	group.Go(func() error { return parts.main.Run(ctx) })
+	group.Go(func() error { return serve(ctx, f, credentials, parts.replica, log) })
+	group.Go(func() error { return talk.Run(ctx) })
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// parts are what the daemon consists of.
+type parts struct {
+	replica   *replica.Replica
+	shadow    shadowRole
+	main      *mainRole
+	outbox    *session.Outbox
+	answers   *diagnostics.Answers
+	inventory inventory.Config
+}
+
+func assemble(f flags, log *slog.Logger, credentials *identity.Credentials, kept *journal.Journal, hypervisor *libvirt.Hypervisor, owner *recoverystore.Owner) (*parts, error) {
+	p := &parts{outbox: session.NewOutbox(), main: &mainRole{}}
+	var shadow *shadowserver.Role
+	received, err := replica.New(replica.Config{
+		StoreDir: f.StoreDir, Journal: kept, Clock: clock.System, Log: log,
+		Store:   recoverystore.Options{Owner: owner},
+		Changed: func(pair string) { shadow.Changed(pair) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.replica = received
+	shadow, err = shadowserver.New(shadowserver.Config{
+		StoreDir: f.StoreDir, ServersDir: f.ServersDir, Replica: received, Target: hypervisor, Journal: kept,
+		Clock: clock.System, Log: log, Report: p.outbox.Report,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.shadow = shadowRole{shadow}
+	p.main.Replicator, err = replicate.New(replicate.Config{
+		RunDir: f.RunDir, Source: hypervisor, Journal: kept, Clock: clock.System, Log: log, Report: p.outbox.Report,
+		Dial: func(_ context.Context, address, host string) (*grpc.ClientConn, error) {
+			return dial(credentials, identity.Host(host), address)
+		},
+		Confirmed: p.main.confirmed.Load, CyclesMax: f.CyclesMax, ScratchBytesMax: f.ScratchBytesMax,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.answers = &diagnostics.Answers{StateDir: f.StateDir, Hypervisor: hypervisor, Store: received.Store, Server: serverOf(kept)}
+	address := f.DataAddress
+	if address == "" {
+		address = f.DataListen
+	}
+	p.inventory = inventory.Config{Host: f.HostID, DataAddress: address, StoreDir: f.StoreDir, Hypervisor: hypervisor}
+	return p, nil
+}
+
+// serverOwner is the user that servers run as and who must be able to read stores; nil when libvirt does not tell. Then it
+// is left to libvirt to give its servers what they open, as it does by default.
+func serverOwner(ctx context.Context, hypervisor *libvirt.Hypervisor, log *slog.Logger) *recoverystore.Owner {
+	ctx, cancel := context.WithTimeout(ctx, ownerTimeout)
+	defer cancel()
+	host, err := hypervisor.Host(ctx)
+	if err != nil {
+		log.Warn("it is not known which user servers run as", "error", err)
+		return nil
+	}
+	if host.ServerUID < 0 || host.ServerGID < 0 {
+		return nil
+	}
+	return &recoverystore.Owner{UID: host.ServerUID, GID: host.ServerGID}
+}
+
+// mainRole also knows whether the control plane has confirmed the assignments in this life.
+type mainRole struct {
+	*replicate.Replicator
+	confirmed atomic.Bool
+}
+
+func (m *mainRole) Assign(set []*umbrav1.Assignment, live bool) {
+	if live {
+		m.confirmed.Store(true)
+	}
+	m.Replicator.Assign(set)
+}
+
+type shadowRole struct{ *shadowserver.Role }
+
+func (s shadowRole) Assign(set []*umbrav1.Assignment, _ bool) { s.Role.Assign(set) }
+
+// serverOf tells the name of a pair's server at this host from the kept assignment.
+func serverOf(kept *journal.Journal) func(pair string) string {
+	return func(pair string) string {
+		assignment, err := session.Kept(kept, pair)
+		if err != nil {
+			return ""
+		}
+		if main := assignment.GetMain(); main != nil {
+			return main.GetServer()
+		}
+		return assignment.GetShadow().GetServer()
+	}
+}
+
+func dial(credentials *identity.Credentials, id identity.ID, address string) (*grpc.ClientConn, error) {
+	secure, err := credentials.Dial(id)
+	if err != nil {
+		return nil, err
+	}
+	options := append(transport.DialOptions(), grpc.WithTransportCredentials(secure),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}))
+	conn, err := grpc.NewClient(address, options...)
+	if err != nil {
+		return nil, fmt.Errorf("dialling %s at %s: %w", id, address, err)
+	}
+	return conn, nil
+}
+
+// peerHost is the host that the caller's certificate names, or "" for a caller that is none.
+func peerHost(ctx context.Context) string {
+	host, err := identity.PeerHost(ctx)
+	if err != nil {
+		return ""
+	}
+	return host
+}
+
+// serve takes in other hosts' replication streams until the context ends.
+func serve(ctx context.Context, f flags, credentials *identity.Credentials, received *replica.Replica, log *slog.Logger) error {
+	listener, err := net.Listen("tcp", f.DataListen)
+	if err != nil {
+		return fmt.Errorf("listening for replication: %w", err)
+	}
+	options := append(transport.ServerOptions(), grpc.Creds(credentials.Server()),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))
+	server := grpc.NewServer(options...)
+	transport.Register(server, received.Handle(peerHost))
+	log.Info("taking in replication", "address", listener.Addr().String())
+	stop := context.AfterFunc(ctx, server.Stop)
+	defer stop()
+	if err := server.Serve(listener); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serving replication: %w", err)
+	}
+	return nil
+}

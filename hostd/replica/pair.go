@@ -1,0 +1,170 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/journal"
+	"github.com/umbra-dr/umbra/pkg/recoverystore"
+)
+
+// pair is one pair on this host. Locks, in the order in which they are taken: tending, gate, opening, mu.
+type pair struct {
+	r    *Replica
+	name string
+
+	// tending is held while points are deleted, so that nobody who stops the pair finds points vanishing afterwards.
+	tending gate
+	// unfinished, guarded by tending: a pruning was stopped half-way.
+	unfinished bool
+	// gate guards current, draft, gone, and every write to the store that a stream makes.
+	gate    gate
+	current *stream              // the stream that may write, if any
+	draft   *recoverystore.Draft // its draft, from BeginJob to CompletePoint
+	gone    bool                 // deleted
+
+	opening sync.Mutex // held while the store is opened or closed
+
+	mu       sync.Mutex
+	store    *recoverystore.Store
+	recorded bool            // a record is in the journal
+	rec      record          // changed with gate held too
+	applied  bool            // a spec was applied in this life of the process
+	settled  bool            // what rec says has been done: no stream that it does not admit can write
+	policy   *umbrav1.Policy // of the last spec
+	failure  *umbrav1.Failure
+	status   Status
+	stopTend context.CancelFunc // ends the pruning that runs
+	stopping int                // how many wait for it to end
+}
+
+func newPair(r *Replica, name string) *pair {
+	return &pair{r: r, name: name, tending: newGate(), gate: newGate()}
+}
+
+func (p *pair) dir() string { return filepath.Join(p.r.cfg.StoreDir, p.name) }
+
+// record returns the record and whether a spec was applied since the start.
+func (p *pair) record() (rec record, applied bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rec, p.applied
+}
+
+// setRecord takes over a record that is in the journal.
+func (p *pair) setRecord(rec record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rec, p.recorded = rec, true
+	p.status.follow(rec)
+}
+
+// save stores the record, then takes it over. It needs the gate.
+func (p *pair) save(rec record) error {
+	if old, _ := p.record(); old == rec && p.isRecorded() {
+		return nil
+	}
+	if err := journal.Save(p.r.cfg.Journal, journal.Replica, p.name, rec); err != nil {
+		return fmt.Errorf("recording what is refused: %w", err)
+	}
+	p.setRecord(rec)
+	return nil
+}
+
+func (p *pair) isRecorded() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.recorded
+}
+
+// settledOn says that the spec has been carried out already and changes nothing, and takes over its policy.
+func (p *pair) settledOn(s Spec) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next, err := p.rec.follow(s, !p.recorded)
+	if err != nil || next != p.rec || !p.settled || p.rec.ResyncPending || p.store == nil {
+		return false
+	}
+	p.policy = s.Policy
+	return true
+}
+
+// settle notes whether what rec says has been done.
+func (p *pair) settle(done bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settled = done
+}
+
+func (p *pair) retention() *umbrav1.RetentionPolicy {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.policy.GetRetention()
+}
+
+// opened returns the store if it is open.
+func (p *pair) opened() *recoverystore.Store {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.store
+}
+
+// openStore returns the store, opened if it is not.
+func (p *pair) openStore(ctx context.Context) (*recoverystore.Store, error) {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	if s := p.opened(); s != nil {
+		return s, nil
+	}
+	if p.r.isClosed() {
+		return nil, ErrClosed
+	}
+	if !p.isRecorded() {
+		return nil, fmt.Errorf("pair %q: %w", p.name, ErrNoPair)
+	}
+	s, err := recoverystore.Open(ctx, p.dir(), p.r.cfg.Store)
+	if err != nil {
+		return nil, fmt.Errorf("opening the store of pair %s: %w", p.name, err)
+	}
+	p.mu.Lock()
+	p.store = s
+	p.mu.Unlock()
+	return s, nil
+}
+
+// closeStore closes the store if it is open, and waits for what runs in it.
+func (p *pair) closeStore() error {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	p.mu.Lock()
+	s := p.store
+	p.store = nil
+	p.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	if err := s.Close(); err != nil {
+		return fmt.Errorf("closing the store of pair %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// cut ends the right of the current stream to write, and the stream. It needs the gate. What the stream wrote since its
+// last confirmed coverage is dropped.
+func (p *pair) cut(reason error) {
+	if p.current != nil {
+		p.current.end(reason)
+		p.current = nil
+		p.setReceiving(false)
+	}
+	if p.draft == nil {
+		return
+	}
+	if err := p.draft.Abandon(); err != nil {
+		p.r.cfg.Log.Warn("draft could not be abandoned", "pair", p.name, "error", err)
+	}
+	p.draft = nil
+}

@@ -1,0 +1,80 @@
+package replica
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+)
+
+// Spec is what should be for a pair. It may be applied any number of times.
+type Spec struct {
+	// Pair is the pair's id.
+	Pair string
+	// Generation and Epoch are those of the assignment.
+	Generation, Epoch uint64
+	// Accept says whether streams of the epoch are accepted. If not, they are refused for good.
+	Accept bool
+	// MainHost is the only host that streams are accepted from.
+	MainHost string
+	// Policy has the retention. Nil means the defaults.
+	Policy *umbrav1.Policy
+	// ResyncGeneration rises with every Restart Replication.
+	ResyncGeneration uint64
+	// DeletePointsOnResync: when ResyncGeneration rises, the points that exist are deleted.
+	DeletePointsOnResync bool
+}
+
+// check refuses ids that are no plain name of a folder.
+func (s Spec) check() error {
+	if s.Pair == "" || strings.HasPrefix(s.Pair, ".") || s.Pair != filepath.Base(s.Pair) || strings.ContainsRune(s.Pair, 0) {
+		return fmt.Errorf("%q cannot be a pair's id", s.Pair)
+	}
+	return nil
+}
+
+// record is what the journal holds of a pair.
+type record struct {
+	Generation       uint64 `json:"generation"`
+	Epoch            uint64 `json:"epoch"`
+	Accept           bool   `json:"accept"`
+	MainHost         string `json:"main_host"`
+	RefusedEpoch     uint64 `json:"refused_epoch"`
+	ResyncGeneration uint64 `json:"resync_generation"`
+	// ResyncPending: the resync of ResyncGeneration was begun, and is to be repeated until it is done.
+	ResyncPending bool `json:"resync_pending,omitempty"`
+	// DeletePoints belongs to ResyncPending.
+	DeletePoints bool `json:"delete_points,omitempty"`
+	// Untrusted: since a resync no point was completed, so stored checksums prove nothing.
+	Untrusted bool `json:"untrusted,omitempty"`
+}
+
+// follow returns the record after the spec. Errors: ErrStale, ErrRefusedEpoch. fresh says that there was none.
+func (r record) follow(s Spec, fresh bool) (record, error) {
+	if s.Epoch < r.Epoch || s.Generation < r.Generation {
+		return r, fmt.Errorf("pair %s, generation %d, epoch %d: %w: generation %d, epoch %d",
+			s.Pair, s.Generation, s.Epoch, ErrStale, r.Generation, r.Epoch)
+	}
+	if s.Accept && s.Epoch <= r.RefusedEpoch {
+		return r, fmt.Errorf("pair %s, epoch %d: %w, up to %d", s.Pair, s.Epoch, ErrRefusedEpoch, r.RefusedEpoch)
+	}
+	next := r
+	next.Generation, next.Epoch, next.Accept, next.MainHost = s.Generation, s.Epoch, s.Accept, s.MainHost
+	refused := s.Epoch
+	if s.Accept {
+		refused-- // not 0 here: 0 is refused from the start
+	}
+	next.RefusedEpoch = max(r.RefusedEpoch, refused)
+	if s.ResyncGeneration > r.ResyncGeneration {
+		next.ResyncGeneration, next.ResyncPending, next.Untrusted = s.ResyncGeneration, true, true
+		// Without a record the restart may be an old one that was carried out before the journal was lost.
+		next.DeletePoints = r.DeletePoints || s.DeletePointsOnResync && !fresh
+	}
+	return next, nil
+}
+
+// sameStream says whether a stream admitted under r may go on under next.
+func (r record) sameStream(next record) bool {
+	return next.Accept && next.Epoch == r.Epoch && next.MainHost == r.MainHost && next.ResyncGeneration == r.ResyncGeneration
+}

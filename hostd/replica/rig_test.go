@@ -1,0 +1,186 @@
+package replica_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/journal"
+	"github.com/umbra-dr/umbra/hostd/replica"
+	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/recoverystore"
+	"github.com/umbra-dr/umbra/pkg/transport"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	pairID   = "pair-1"
+	mainHost = "main-host"
+	cluster  = transport.ClusterBytes
+)
+
+// rig is a shadow host: a replica behind a real server on loopback. It can be restarted on the same folders.
+type rig struct {
+	t       *testing.T
+	dir     string
+	cfg     replica.Config
+	replica *replica.Replica
+	conn    *grpc.ClientConn
+	changed chan struct{}
+	peer    string
+	stop    func()
+}
+
+func newRig(t *testing.T, change ...func(*replica.Config)) *rig {
+	t.Helper()
+	g := &rig{t: t, dir: t.TempDir(), peer: mainHost, changed: make(chan struct{}, 1)}
+	g.cfg = replica.Config{
+		StoreDir: g.dir + "/stores", Clock: clock.System, Log: slog.New(slog.DiscardHandler),
+		PruneEvery: time.Hour, ScrubEvery: time.Hour,
+		Changed: func(string) {
+			select {
+			case g.changed <- struct{}{}:
+			default:
+			}
+		},
+	}
+	for _, c := range change {
+		c(&g.cfg)
+	}
+	g.start()
+	t.Cleanup(func() { g.stop() })
+	return g
+}
+
+func (g *rig) start() {
+	g.t.Helper()
+	j, err := journal.Open(g.dir)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.cfg.Journal = j
+	r, err := replica.New(g.cfg)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	srv := grpc.NewServer(append(transport.ServerOptions(), grpc.WaitForHandlers(true))...)
+	transport.Register(srv, r.Handle(func(context.Context) string { return g.peer }))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	conn, err := grpc.NewClient(listener.Addr().String(),
+		append(transport.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served, ran := make(chan error, 1), make(chan error, 1)
+	go func() { served <- srv.Serve(listener) }()
+	go func() { ran <- r.Run(ctx) }()
+	g.replica, g.conn = r, conn
+	g.stop = func() {
+		cancel()
+		if err := <-ran; err != nil {
+			g.t.Errorf("Run: %v", err)
+		}
+		_ = conn.Close()
+		srv.Stop()
+		if err := <-served; err != nil {
+			g.t.Error(err)
+		}
+		if err := j.Close(); err != nil {
+			g.t.Error(err)
+		}
+	}
+}
+
+func (g *rig) restart() {
+	g.t.Helper()
+	g.stop()
+	g.start()
+}
+
+// await waits until the pair's status satisfies the test, at each change of it.
+func (g *rig) await(what string, ok func(replica.Status) bool) {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(g.t.Context(), 20*time.Second)
+	defer cancel()
+	for !ok(g.replica.Status(pairID)) {
+		select {
+		case <-g.changed:
+		case <-ctx.Done():
+			g.t.Fatalf("%s did not happen; status %+v", what, g.replica.Status(pairID))
+		}
+	}
+}
+
+// accepting is a spec for streams of the epoch.
+func accepting(epoch uint64) replica.Spec {
+	return replica.Spec{Pair: pairID, Generation: epoch, Epoch: epoch, Accept: true, MainHost: mainHost, ResyncGeneration: 1}
+}
+
+func stopping(epoch uint64) replica.Spec {
+	s := accepting(epoch)
+	s.Accept = false
+	return s
+}
+
+func (g *rig) apply(s replica.Spec) {
+	g.t.Helper()
+	if err := g.replica.Apply(g.t.Context(), s); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *rig) store() *recoverystore.Store {
+	g.t.Helper()
+	s, err := g.replica.Store(pairID)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return s
+}
+
+// check compares the store's latest state with an image, by reading its data.
+func (g *rig) check(disk string, image []byte) {
+	g.t.Helper()
+	sums := make([]recoverystore.Checksum, (len(image)+cluster-1)/cluster)
+	if err := g.store().Checksums(g.t.Context(), disk, 0, sums, recoverystore.FromData); err != nil {
+		g.t.Fatal(err)
+	}
+	for i, got := range sums {
+		part := image[i*cluster : min(len(image), (i+1)*cluster)]
+		zero := len(bytes.TrimLeft(part, "\x00")) == 0
+		if zero && got.State == recoverystore.ChecksumZero {
+			continue
+		}
+		if got.State != recoverystore.ChecksumData || got.Sum != transport.SumOf(part) {
+			g.t.Errorf("disk %s, cluster %d is not what was sent: state %d", disk, i, got.State)
+		}
+	}
+}
+
+func random(seed byte, n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b)
+	return b
+}
+
+func hello(epoch uint64, disks ...*umbrav1.ReplicatedDisk) *umbrav1.ReplicationHello {
+	return &umbrav1.ReplicationHello{DrPair: pairID, Epoch: epoch, ResyncGeneration: 1, Disks: disks}
+}
+
+func vda(clusters int) *umbrav1.ReplicatedDisk {
+	return &umbrav1.ReplicatedDisk{Target: "vda", SizeBytes: int64(clusters) * cluster}
+}

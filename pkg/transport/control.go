@@ -1,0 +1,62 @@
+package transport
+
+import (
+	"fmt"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+)
+
+// controlFrame encodes a message behind its header.
+func controlFrame(m proto.Message) (*rawFrame, error) {
+	b := make([]byte, headerBytes, headerBytes+512)
+	b, err := proto.MarshalOptions{}.MarshalAppend(b, m)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a control message: %w", err)
+	}
+	n := len(b) - headerBytes
+	if n > ControlBytesMax {
+		return nil, fmt.Errorf("a control message of %d bytes: %w", n, ErrTooLarge)
+	}
+	header{kind: frameControl, count: uint64(n)}.put(b)
+	return &rawFrame{data: mem.BufferSlice{mem.SliceBuffer(b)}}, nil
+}
+
+// open reads the header of a received frame. The reader stands behind it and must be closed, also after an error.
+func open(f *rawFrame) (header, *mem.Reader, error) {
+	size := f.data.Len()
+	r := f.data.Reader()
+	f.data.Free() // the reader has a reference of its own
+	var b [headerBytes]byte
+	if size < headerBytes {
+		return header{}, r, fmt.Errorf("%w: %d bytes", ErrFrame, size)
+	}
+	if err := readFull(r, b[:]); err != nil {
+		return header{}, r, err
+	}
+	h, err := parseHeader(&b, size)
+	return h, r, err
+}
+
+// readControl decodes the message of a control frame into m.
+func readControl(h header, r *mem.Reader, m proto.Message) error {
+	b := make([]byte, h.count)
+	if err := readFull(r, b); err != nil {
+		return err
+	}
+	if err := proto.Unmarshal(b, m); err != nil {
+		return fmt.Errorf("%w: a control message that cannot be decoded: %w", ErrFrame, err)
+	}
+	return nil
+}
+
+func readFull(r *mem.Reader, b []byte) error {
+	for len(b) > 0 {
+		n, err := r.Read(b)
+		if err != nil {
+			return fmt.Errorf("%w: it ends early: %w", ErrFrame, err)
+		}
+		b = b[n:]
+	}
+	return nil
+}

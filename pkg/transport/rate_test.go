@@ -1,0 +1,53 @@
+package transport_test
+
+import (
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/umbra-dr/umbra/pkg/transport"
+)
+
+// BenchmarkStream measures the whole way: checksums made, sent over loopback TCP, verified, handed on.
+func BenchmarkStream(b *testing.B) {
+	b.Run("plain", func(b *testing.B) { benchmarkStream(b, false) })
+	b.Run("tls13", func(b *testing.B) { benchmarkStream(b, true) })
+}
+
+func benchmarkStream(b *testing.B, withTLS bool) {
+	conn := serve(b, withTLS, func(s *transport.ShadowStream) error {
+		for {
+			r, err := s.Recv()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if r.Clusters != nil {
+				r.Clusters.Release()
+			}
+		}
+	})
+	s := openStream(b, conn)
+	b.SetBytes(transport.FrameClusters * transport.ClusterBytes)
+	b.ReportAllocs()
+	first := uint64(0)
+	sums := make([]transport.Sum, transport.FrameClusters)
+	for b.Loop() {
+		buffer := s.NewBuffer(transport.FrameClusters)
+		for i := range sums {
+			sums[i] = transport.SumOf(buffer.Data()[i*transport.ClusterBytes:][:transport.ClusterBytes])
+		}
+		if err := s.SendClusters(0, first, sums, buffer); err != nil {
+			b.Fatal(err)
+		}
+		first += transport.FrameClusters
+	}
+	if err := s.CloseSend(); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := s.Recv(); !errors.Is(err, io.EOF) {
+		b.Fatal(err)
+	}
+}

@@ -1,0 +1,141 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
+
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+)
+
+// readyMax is how many Received wait, verified, for the one who stores them. With what is being gathered and what is being stored
+// it bounds a stream's memory to readyMax+2 times 1 MiB, beside gRPC's window.
+const readyMax = 2
+
+var errHandlerEnded = errors.New("the handler of the stream has returned")
+
+// ShadowStream is the shadow host's end of a stream. One goroutine may send while another receives. It is over when
+// the handler returns.
+type ShadowStream struct {
+	grpc  grpc.ServerStream
+	pool  sync.Pool
+	ready chan Received
+	done  chan struct{}
+	err   error // why ready was closed; written before
+}
+
+// Recv returns what the main side sent next. Data is held back until 1 MiB of consecutive clusters is there, or anything else
+// was sent, or the main side closed: a control message is never behind data that was sent before it. Errors: io.EOF when
+// the main side closed, ErrFrame, ErrChecksum, or a gRPC status; all are final.
+func (s *ShadowStream) Recv() (Received, error) { return s.RecvContext(context.Background()) }
+
+// RecvContext is Recv that ends with the context's cause when ctx ends. The stream goes on.
+func (s *ShadowStream) RecvContext(ctx context.Context) (Received, error) {
+	if ctx.Err() != nil {
+		return Received{}, context.Cause(ctx)
+	}
+	select {
+	case r, ok := <-s.ready:
+		if !ok {
+			return Received{}, s.err
+		}
+		return r, nil
+	case <-ctx.Done():
+		return Received{}, context.Cause(ctx)
+	}
+}
+
+// Send sends a message to the main side. Errors: ErrTooLarge, or a gRPC status, which is final.
+func (s *ShadowStream) Send(m *umbrav1.ShadowMessage) error {
+	f, err := controlFrame(m)
+	if err != nil {
+		return err
+	}
+	if err := s.grpc.SendMsg(f); err != nil {
+		return fmt.Errorf("sending a replication frame: %w", err)
+	}
+	return nil
+}
+
+// Context ends when the stream does. It carries what gRPC knows of the caller.
+func (s *ShadowStream) Context() context.Context { return s.grpc.Context() }
+
+// verify receives, verifies and gathers, beside the goroutine that stores. It ends when the stream does.
+func (s *ShadowStream) verify() {
+	defer close(s.ready)
+	g := gather{pool: &s.pool}
+	for {
+		var f rawFrame
+		err := s.grpc.RecvMsg(&f)
+		if err == nil {
+			err = s.frame(&g, &f)
+		}
+		if errors.Is(err, io.EOF) && !errors.Is(err, ErrFrame) {
+			if err = s.flush(&g); err == nil {
+				err = io.EOF
+			}
+		}
+		if err != nil {
+			s.err = err
+			return
+		}
+	}
+}
+
+// frame takes one frame and hands on what is then complete.
+func (s *ShadowStream) frame(g *gather, f *rawFrame) error {
+	h, r, err := open(f)
+	defer func() { _ = r.Close() }()
+	if err != nil {
+		return err
+	}
+	if h.kind == frameClusters && g.takes(h) {
+		return s.data(g, h, r)
+	}
+	if err := s.flush(g); err != nil {
+		return err
+	}
+	switch h.kind {
+	case frameClusters:
+		return s.data(g, h, r)
+	case frameZeros:
+		return s.deliver(Received{Zeros: &Zeros{Disk: h.disk, First: h.first, Count: h.count}})
+	default:
+		m := &umbrav1.MainMessage{}
+		if err := readControl(h, r, m); err != nil {
+			return err
+		}
+		return s.deliver(Received{Control: m})
+	}
+}
+
+func (s *ShadowStream) data(g *gather, h header, r *mem.Reader) error {
+	if err := g.add(h, r); err != nil {
+		return err
+	}
+	if g.full() {
+		return s.flush(g)
+	}
+	return nil
+}
+
+func (s *ShadowStream) flush(g *gather) error {
+	if c := g.take(); c != nil {
+		return s.deliver(Received{Clusters: c})
+	}
+	return nil
+}
+
+func (s *ShadowStream) deliver(r Received) error {
+	select {
+	case s.ready <- r:
+		return nil
+	case <-s.done:
+		return errHandlerEnded
+	}
+}
