@@ -1,0 +1,87 @@
+// Package api is the gRPC edge of the control plane: FailoverService, ProtectionService and HostService. It checks
+// requests, translates between the API's messages and the types of package drpair, and turns errors into statuses.
+// It decides nothing about pairs: what a state allows is asked of drpair, and what is stored is stored by the engine
+// of package reconcile.
+//
+// It promises that every error is a status with google.rpc details, ErrorInfo first (domain "umbra", the reason a
+// name of ErrorReason without its prefix); that no request, however malformed, ends in a panic or in UNKNOWN; and
+// that INTERNAL is only ever a defect of ours, and is logged as an error.
+package api
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+
+	"google.golang.org/grpc"
+
+	"github.com/umbra-dr/umbra/controlplane/drpair"
+	"github.com/umbra-dr/umbra/controlplane/observed"
+	"github.com/umbra-dr/umbra/controlplane/reconcile"
+	"github.com/umbra-dr/umbra/controlplane/store"
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/feed"
+)
+
+// Store reads records. *store.Store is one.
+type Store interface {
+	Pair(ctx context.Context, id string) (store.Entry, error)
+	Request(ctx context.Context, key store.RequestKey) (store.RequestRecord, bool, error)
+	Operation(ctx context.Context, id string) (drpair.Operation, error)
+	Operations(ctx context.Context, pair string, pageSize int, token string) ([]drpair.Operation, string, error)
+	ChangesSince(ctx context.Context, revision int64) (store.Changes, error)
+}
+
+// Cache is the picture of the store in memory. *store.Cache is one.
+type Cache interface {
+	Ready() <-chan struct{}
+	Revision() int64
+	Get(id string) (store.Entry, bool)
+	After(id string) iter.Seq[store.Entry]
+	ByHost(host string) []store.Entry
+	Removed(id string) (uid string, ok bool)
+	Feed() *feed.Feed[string]
+}
+
+// Engine carries out requests on pairs. *reconcile.Engine is one.
+type Engine interface {
+	Request(ctx context.Context, request reconcile.Request) (drpair.Record, error)
+	Create(ctx context.Context, record drpair.Record, key store.RequestKey) (drpair.Record, error)
+}
+
+// Observed is what the hosts last reported. *observed.Hosts is one.
+type Observed interface {
+	Host(id string) (observed.Host, bool)
+	List() []observed.Host
+	Main(pair string) (observed.Main, bool)
+	Shadow(pair string) (observed.Shadow, bool)
+	Pairs() *feed.Feed[string]
+}
+
+// Hosts asks hosts through their sessions. *session.Server is one.
+type Hosts interface {
+	RecoveryPoints(ctx context.Context, host, pair string) ([]*umbrav1.RecoveryPoint, error)
+	Diagnostics(ctx context.Context, host, pair string) ([]*umbrav1.DiagnosticsFile, error)
+}
+
+// Deps is what the services work with. All but Caller are required.
+type Deps struct {
+	Store    Store
+	Cache    Cache
+	Engine   Engine
+	Observed Observed
+	Hosts    Hosts
+	Clock    clock.Clock
+	Log      *slog.Logger
+	// Caller names who calls, from the certificate. Request ids of different callers are different. Nil where
+	// callers are not told apart.
+	Caller func(ctx context.Context) string
+}
+
+// Register adds the three services to a server, which must have been made with Interceptors.
+func Register(registrar grpc.ServiceRegistrar, deps Deps) {
+	umbrav1.RegisterFailoverServiceServer(registrar, &failoverService{Deps: deps})
+	umbrav1.RegisterProtectionServiceServer(registrar, &protectionService{Deps: deps})
+	umbrav1.RegisterHostServiceServer(registrar, &hostService{Deps: deps})
+}

@@ -1,0 +1,129 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/umbra-dr/umbra/pkg/clock"
+)
+
+// edge is what every call passes through: the one place where requests are checked against their schema, panics end,
+// errors become statuses, and calls are logged.
+type edge struct {
+	validator protovalidate.Validator
+	clock     clock.Clock
+	log       *slog.Logger
+}
+
+// Interceptors are the options of a server whose services are registered with Register. Other services on the same
+// server have their panics and errors handled as well; their requests are not checked.
+func Interceptors(deps Deps) []grpc.ServerOption {
+	e := &edge{validator: protovalidate.GlobalValidator, clock: deps.Clock, log: deps.Log}
+	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(e.unary), grpc.ChainStreamInterceptor(e.stream)}
+}
+
+func (e *edge) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	var response any
+	err := e.call(ctx, info.FullMethod, func() (err error) {
+		if err := e.check(info.FullMethod, request); err != nil {
+			return err
+		}
+		response, err = handler(ctx, request)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return response, nil
+}
+
+func (e *edge) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	return e.call(stream.Context(), info.FullMethod, func() error {
+		return handler(server, &checkedStream{ServerStream: stream, edge: e, method: info.FullMethod})
+	})
+}
+
+// checkedStream checks what comes in.
+type checkedStream struct {
+	grpc.ServerStream
+	edge   *edge
+	method string
+}
+
+func (s *checkedStream) RecvMsg(message any) error {
+	if err := s.ServerStream.RecvMsg(message); err != nil {
+		return err
+	}
+	return s.edge.check(s.method, message)
+}
+
+// check validates a request of our own services against its schema.
+func (e *edge) check(method string, request any) error {
+	message, ok := request.(proto.Message)
+	if !ok || !ownService(method) {
+		return nil
+	}
+	return validate(e.validator, message, "")
+}
+
+func ownService(method string) bool {
+	for _, service := range []string{"FailoverService", "ProtectionService", "HostService"} {
+		if strings.HasPrefix(method, "/umbra.v1."+service+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// call runs a call, and sees to its end.
+func (e *edge) call(ctx context.Context, method string, run func() error) error {
+	begin := e.clock.Now()
+	err := recovered(run)
+	if err != nil && (ownService(method) || !isStatus(err)) {
+		err = leftOver(err)
+	}
+	e.record(ctx, method, e.clock.Now().Sub(begin), err)
+	return err
+}
+
+// recovered runs a call and makes an error of its panic.
+func recovered(run func() error) (err error) {
+	defer func() {
+		if thrown := recover(); thrown != nil {
+			err = internal(fmt.Errorf("panic: %v at %s", thrown, debug.Stack()))
+		}
+	}()
+	return run()
+}
+
+func isStatus(err error) bool {
+	_, ok := status.FromError(err)
+	return ok
+}
+
+// record logs the end of a call. What changes pairs is logged by who stores it, so a call that went well is not news.
+func (e *edge) record(ctx context.Context, method string, took time.Duration, err error) {
+	level := slog.LevelDebug
+	switch status.Code(err) {
+	case codes.OK, codes.Canceled:
+	case codes.Internal, codes.Unknown, codes.DataLoss:
+		level = slog.LevelError
+	default:
+		level = slog.LevelInfo
+	}
+	arguments := []any{"method", method, "code", status.Code(err).String(), "took", took}
+	if err != nil {
+		arguments = append(arguments, "error", err)
+	}
+	e.log.Log(ctx, level, "call ended", arguments...)
+}

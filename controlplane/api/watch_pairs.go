@@ -1,0 +1,247 @@
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/umbra-dr/umbra/controlplane/store"
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+)
+
+const (
+	// figuresBeat is the most often that mere figures of a pair are sent.
+	figuresBeat = time.Second
+	// bookmarkBeat is how often a watcher of which no pair changes learns a newer resume token.
+	bookmarkBeat = 30 * time.Second
+	// tokenPrefix marks what a resume token says: a revision of the store.
+	tokenPrefix = "revision:"
+)
+
+// pairWatch is one call of WatchDRPairs.
+type pairWatch struct {
+	*failoverService
+	stream umbrav1.FailoverService_WatchDRPairsServer
+	only   map[string]bool // nil for all
+	// revision is that up to which everything has been sent; 0 while the snapshot is not complete.
+	revision int64
+}
+
+func (s *failoverService) WatchDRPairs(request *umbrav1.WatchDRPairsRequest, stream umbrav1.FailoverService_WatchDRPairsServer) error {
+	ctx := stream.Context()
+	w := &pairWatch{failoverService: s, stream: stream}
+	if err := w.choose(ctx, request); err != nil {
+		return err
+	}
+	select {
+	case <-s.Cache.Ready():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	changes, reports := s.Cache.Feed().Subscribe(), s.Observed.Pairs().Subscribe()
+	defer changes.Close()
+	defer reports.Close()
+	if err := w.begin(ctx, request.GetResumeToken()); err != nil {
+		return err
+	}
+	if err := w.send(umbrav1.WatchKind_WATCH_KIND_SYNCED, nil); err != nil {
+		return err
+	}
+	return w.follow(ctx, changes, reports)
+}
+
+// choose reads which pairs the watcher wants. One that does not exist is refused, unless it may have been deleted
+// since the watcher was here before.
+func (w *pairWatch) choose(ctx context.Context, request *umbrav1.WatchDRPairsRequest) error {
+	for i, name := range request.GetNames() {
+		id, err := parseName(fmt.Sprintf("names[%d]", i), pairPrefix, name)
+		if err != nil {
+			return err
+		}
+		if request.GetResumeToken() == "" {
+			if _, err := w.storedPair(ctx, id, ""); err != nil {
+				return err
+			}
+		}
+		if w.only == nil {
+			w.only = map[string]bool{}
+		}
+		w.only[id] = true
+	}
+	return nil
+}
+
+func (w *pairWatch) wants(id string) bool { return w.only == nil || w.only[id] }
+
+// begin sends every pair, or what changed since the token.
+func (w *pairWatch) begin(ctx context.Context, token string) error {
+	if token == "" {
+		return w.snapshot()
+	}
+	since, err := parseResumeToken(token)
+	if err != nil {
+		return err
+	}
+	changes, err := w.Store.ChangesSince(ctx, since)
+	if errors.Is(err, store.ErrCompacted) {
+		return newError(codes.OutOfRange, umbrav1.ErrorReason_ERROR_REASON_RESUME_TOKEN_EXPIRED, nil,
+			"the history since this resume token is not kept any more: watch again without it")
+	}
+	if err != nil {
+		return err
+	}
+	w.revision = since
+	for _, gone := range changes.Deleted {
+		if err := w.sendDeleted(gone.ID, gone.UID); err != nil {
+			return err
+		}
+	}
+	for _, id := range changes.Changed {
+		if err := w.sendStored(ctx, id, since); err != nil {
+			return err
+		}
+	}
+	w.revision = changes.Revision
+	return nil
+}
+
+func (w *pairWatch) snapshot() error {
+	revision := w.Cache.Revision()
+	for entry := range w.Cache.After("") {
+		if !w.wants(entry.Record.Pair.ID) {
+			continue
+		}
+		if err := w.send(umbrav1.WatchKind_WATCH_KIND_SNAPSHOT, w.pair(entry.Record)); err != nil {
+			return err
+		}
+	}
+	w.revision = revision
+	return nil
+}
+
+// sendStored sends a pair that changed after a revision. The cache may not have come that far yet; then the store is
+// asked. A pair that is gone meanwhile is told by the feed.
+func (w *pairWatch) sendStored(ctx context.Context, id string, since int64) error {
+	if !w.wants(id) {
+		return nil
+	}
+	entry, ok := w.Cache.Get(id)
+	if !ok || entry.Revision <= since {
+		var err error
+		entry, err = w.Store.Pair(ctx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return w.send(umbrav1.WatchKind_WATCH_KIND_CHANGED, w.pair(entry.Record))
+}
+
+// follow sends what changes, until the stream ends. What the watcher is too slow for piles up as ids only.
+func (w *pairWatch) follow(ctx context.Context, changes, reports subscription) error {
+	figures, bookmarks := w.Clock.NewTicker(figuresBeat), w.Clock.NewTicker(bookmarkBeat)
+	defer figures.Stop()
+	defer bookmarks.Stop()
+	reported := map[string]bool{}
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changes.C():
+			err = w.sendChanges(changes)
+		case <-reports.C():
+			for _, id := range reports.Take() {
+				reported[id] = w.wants(id)
+			}
+		case <-figures.C:
+			err = w.sendFigures(reported)
+			clear(reported)
+		case <-bookmarks.C:
+			if err = w.sendChanges(changes); err == nil {
+				err = w.send(umbrav1.WatchKind_WATCH_KIND_BOOKMARK, nil)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// sendChanges sends all pairs that have changed. Only the last message says how far that leads, so a watcher that is
+// cut off before it gets them again.
+func (w *pairWatch) sendChanges(changes subscription) error {
+	revision := max(w.revision, w.Cache.Revision()) // before Take: what it covers has been published
+	ids := changes.Take()
+	for i, id := range ids {
+		if i == len(ids)-1 {
+			w.revision = revision
+		}
+		if err := w.sendCached(id); err != nil {
+			return err
+		}
+	}
+	w.revision = revision
+	return nil
+}
+
+func (w *pairWatch) sendFigures(reported map[string]bool) error {
+	for id, wanted := range reported {
+		entry, ok := w.Cache.Get(id)
+		if !wanted || !ok {
+			continue
+		}
+		if err := w.send(umbrav1.WatchKind_WATCH_KIND_CHANGED, w.pair(entry.Record)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *pairWatch) sendCached(id string) error {
+	if !w.wants(id) {
+		return nil
+	}
+	if entry, ok := w.Cache.Get(id); ok {
+		return w.send(umbrav1.WatchKind_WATCH_KIND_CHANGED, w.pair(entry.Record))
+	}
+	uid, _ := w.Cache.Removed(id)
+	return w.sendDeleted(id, uid)
+}
+
+func (w *pairWatch) sendDeleted(id, uid string) error {
+	if !w.wants(id) {
+		return nil
+	}
+	return w.send(umbrav1.WatchKind_WATCH_KIND_DELETED, &umbrav1.DRPair{Name: pairName(id), Uid: uid})
+}
+
+func (w *pairWatch) send(kind umbrav1.WatchKind, pair *umbrav1.DRPair) error {
+	message := &umbrav1.WatchDRPairsResponse{Kind: kind, DrPair: pair}
+	if w.revision > 0 {
+		message.ResumeToken = resumeToken(w.revision)
+	}
+	return w.stream.Send(message)
+}
+
+func resumeToken(revision int64) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(tokenPrefix + strconv.FormatInt(revision, 10)))
+}
+
+func parseResumeToken(token string) (int64, error) {
+	decoded, err := base64.RawURLEncoding.DecodeString(token)
+	digits, ok := strings.CutPrefix(string(decoded), tokenPrefix)
+	revision, numberErr := strconv.ParseInt(digits, 10, 64)
+	if err != nil || !ok || numberErr != nil || revision < 1 {
+		return 0, invalid("resume_token", "is not a resume_token of this stream")
+	}
+	return revision, nil
+}

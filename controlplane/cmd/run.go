@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/umbra-dr/umbra/controlplane/api"
+	"github.com/umbra-dr/umbra/controlplane/embedded"
+	"github.com/umbra-dr/umbra/controlplane/observed"
+	"github.com/umbra-dr/umbra/controlplane/reconcile"
+	"github.com/umbra-dr/umbra/controlplane/session"
+	"github.com/umbra-dr/umbra/controlplane/store"
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/identity"
+)
+
+const startTimeout = time.Minute
+
+// run wires the parts and works until the context ends.
+func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
+	if f.Listen == "" && f.UnixSocket == "" {
+		return errors.New("nobody could reach this control plane: give --listen, --unix-socket, or both")
+	}
+	client, stop, err := openEtcd(ctx, f, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	records := store.New(client, log)
+	cache := store.NewCache(records, clock.System, log)
+	hosts := observed.New()
+	if err := recallHosts(ctx, records, hosts); err != nil {
+		return err
+	}
+	sessions := session.New(session.Config{
+		Records: cache, Observed: hosts, Clock: clock.System, Log: log, PeerHost: identity.PeerHost,
+		KeepHost: keepHost(records), Lease: f.Lease,
+	})
+	engine := reconcile.New(reconcile.Config{
+		Store: records, Records: cache, Observed: hosts, Clock: clock.System, Log: log, UnreachableAfter: f.Lease,
+	})
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return cache.Run(ctx) })
+	select {
+	case <-cache.Ready():
+	case <-ctx.Done():
+		return errors.Join(context.Cause(ctx), group.Wait())
+	}
+	deps := api.Deps{
+		Store: records, Cache: cache, Engine: engine, Observed: hosts, Hosts: sessions, Clock: clock.System, Log: log,
+	}
+	group.Go(func() error { return engine.Run(ctx) })
+	group.Go(func() error { return sessions.Run(ctx) })
+	group.Go(func() error { return listen(ctx, f, deps, sessions) })
+	return group.Wait()
+}
+
+// openEtcd connects to the external cluster if one is named, and otherwise starts etcd inside this process.
+func openEtcd(ctx context.Context, f flags, log *slog.Logger) (*clientv3.Client, func() error, error) {
+	if len(f.EtcdEndpoint) == 0 {
+		ctx, cancel := context.WithTimeout(ctx, startTimeout)
+		defer cancel()
+		return embedded.Start(ctx, f.StateDir, log)
+	}
+	var config *tls.Config
+	if f.EtcdCA != "" || f.EtcdCert != "" {
+		var err error
+		info := transport.TLSInfo{CertFile: f.EtcdCert, KeyFile: f.EtcdKey, TrustedCAFile: f.EtcdCA}
+		if config, err = info.ClientConfig(); err != nil {
+			return nil, nil, fmt.Errorf("loading the certificates for etcd: %w", err)
+		}
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Context: ctx, Endpoints: f.EtcdEndpoint, TLS: config, DialTimeout: startTimeout,
+		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("connecting to etcd at %v: %w", f.EtcdEndpoint, err)
+	}
+	return client, client.Close, nil
+}
+
+// recallHosts makes hosts known that were connected in an earlier life, as not connected since now.
+func recallHosts(ctx context.Context, records *store.Store, hosts *observed.Hosts) error {
+	kept, err := records.Hosts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, record := range kept {
+		inventory := &umbrav1.Host{}
+		if err := proto.Unmarshal(record.LastInventory, inventory); err != nil {
+			return fmt.Errorf("reading the inventory of host %s: %w", record.ID, err)
+		}
+		hosts.SetInventory(record.ID, inventory, record.Time)
+		hosts.SetConnected(record.ID, false, clock.System.Now())
+	}
+	return nil
+}
+
+func keepHost(records *store.Store) func(context.Context, string, *umbrav1.Host) error {
+	return func(ctx context.Context, id string, inventory *umbrav1.Host) error {
+		data, err := proto.Marshal(inventory)
+		if err != nil {
+			return fmt.Errorf("encoding the inventory of host %s: %w", id, err)
+		}
+		return records.PutHost(ctx, store.HostRecord{ID: id, LastInventory: data, Time: clock.System.Now()})
+	}
+}

@@ -1,0 +1,48 @@
+package store
+
+import "strings"
+
+// The layout in etcd. Ids hold lower-case letters, digits and hyphens, and no slash, so no key is a prefix of
+// another one's path.
+//
+//	/umbra/pairs/{pair}                       the pair and its newest operation
+//	/umbra/servers/{host}/{server uuid}       the id of the pair that protects the server
+//	/umbra/operations/{reversed id}           every operation; those of the past for operationHistory
+//	/umbra/pair-operations/{pair}/{reversed}  the same, by pair; the value is empty
+//	/umbra/requests/{method}/{caller}/{id}    what a request id led to, for requestMemory
+//	/umbra/hosts/{host}                       what is worth keeping of a host
+const (
+	root           = "/umbra/"
+	pairs          = root + "pairs/"
+	servers        = root + "servers/"
+	operations     = root + "operations/"
+	pairOperations = root + "pair-operations/"
+	requests       = root + "requests/"
+	hosts          = root + "hosts/"
+)
+
+func pairKey(id string) string           { return pairs + id }
+func serverKey(host, uuid string) string { return servers + host + "/" + uuid }
+func hostKey(id string) string           { return hosts + id }
+
+func operationKey(id string) string { return operations + reverse(id) }
+
+func pairOperationsPrefix(pair string) string { return pairOperations + pair + "/" }
+
+func pairOperationKey(pair, id string) string { return pairOperationsPrefix(pair) + reverse(id) }
+
+// idCharacters are the characters of ids, in the order in which they sort.
+const idCharacters = "-0123456789abcdefghijklmnopqrstuvwxyz"
+
+// reverse maps ids of equal length so that their order is turned round. etcd reads a range in ascending order
+// without looking at more than the page; in descending order it would read and sort all of it. Applied twice it
+// gives the id back.
+func reverse(id string) string {
+	return strings.Map(func(r rune) rune {
+		i := strings.IndexRune(idCharacters, r)
+		if i < 0 {
+			return r
+		}
+		return rune(idCharacters[len(idCharacters)-1-i])
+	}, id)
+}
