@@ -26,6 +26,8 @@ var (
 	ErrNotRunning = errors.New("the server is not running")
 	// ErrAgent: the guest agent is not there or did not answer in time.
 	ErrAgent = errors.New("the guest agent does not answer")
+	// ErrIncompatible: a server of this definition cannot be started on this host.
+	ErrIncompatible = errors.New("the server does not fit this host")
 	// ErrUnavailable: the hypervisor itself cannot be reached. It may come back by itself.
 	ErrUnavailable = errors.New("the hypervisor cannot be reached")
 )
@@ -145,9 +147,10 @@ type Source interface {
 	// Checkpoints lists Umbra's checkpoints of the server, oldest first.
 	Checkpoints(ctx context.Context, server string) ([]string, error)
 	// DeleteCheckpoint deletes one of Umbra's. One that is not there is no error. One whose bitmap is broken is removed all the same.
+	// The server must run: ErrNotRunning.
 	DeleteCheckpoint(ctx context.Context, server, checkpoint string) error
 
-	// Shutdown stops a server: asks it, and after grace takes its power. A server that is off is no error.
+	// Shutdown stops a server: asks it, and after grace takes its power. A server that is off or not there is no error.
 	Shutdown(ctx context.Context, server string, grace time.Duration) error
 	// Start starts a server that is off. A running one is no error.
 	Start(ctx context.Context, server string) error
@@ -169,7 +172,7 @@ type Target interface {
 	// Define defines a server from libvirt XML, or changes the definition of that name and UUID.
 	Define(ctx context.Context, xml string) error
 	// CheckDefinition says why a server of this XML could not be started here: machine type, CPU model, type of
-	// virtualisation. Networks and memory are the caller's to check.
+	// virtualisation, as ErrIncompatible; other errors mean that it could not be found out. Networks and memory are the caller's to check.
 	CheckDefinition(ctx context.Context, xml string) error
 	// Start starts a server that is off. A running one is no error.
 	Start(ctx context.Context, server string) error

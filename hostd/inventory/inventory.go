@@ -50,7 +50,7 @@ func storeSpace(capacity *umbrav1.HostCapacity, dir string) error {
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return fmt.Errorf("looking at the space of %s: %w", dir, err)
 	}
-	capacity.StoreBytes = int64(fs.Blocks) * fs.Bsize    //nolint:gosec // a file system has less than 8 EiB
+	capacity.StoreBytes = int64(fs.Blocks) * fs.Bsize     //nolint:gosec // a file system has less than 8 EiB
 	capacity.StoreFreeBytes = int64(fs.Bavail) * fs.Bsize //nolint:gosec // likewise
 	return nil
 }

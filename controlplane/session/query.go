@@ -1,0 +1,110 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+)
+
+// ErrNotConnected means that the host that would have to answer has no session.
+var ErrNotConnected = errors.New("the host is not connected")
+
+// queryTimeout bounds how long a host that is connected may leave a question without an answer. It is longer than a
+// host takes to give up by itself.
+const queryTimeout = 30 * time.Second
+
+// RecoveryPoints asks a host for the recovery points of a pair, newest first. Errors: ErrNotConnected, the context's,
+// or a status of the host's.
+func (s *Server) RecoveryPoints(ctx context.Context, host, pair string) ([]*umbrav1.RecoveryPoint, error) {
+	answer, err := s.ask(ctx, host, &umbrav1.HostQuery{
+		DrPair: pair, Question: &umbrav1.HostQuery_RecoveryPoints{RecoveryPoints: &umbrav1.RecoveryPointsQuery{}},
+	})
+	if err == nil && answer.GetRecoveryPoints() == nil {
+		return nil, errOtherAnswer(host)
+	}
+	return answer.GetRecoveryPoints().GetRecoveryPoints(), err
+}
+
+// Diagnostics asks a host for its files of a pair's support bundle. Errors as of RecoveryPoints.
+func (s *Server) Diagnostics(ctx context.Context, host, pair string) ([]*umbrav1.DiagnosticsFile, error) {
+	answer, err := s.ask(ctx, host, &umbrav1.HostQuery{
+		DrPair: pair, Question: &umbrav1.HostQuery_Diagnostics{Diagnostics: &umbrav1.DiagnosticsQuery{}},
+	})
+	if err == nil && answer.GetDiagnostics() == nil {
+		return nil, errOtherAnswer(host)
+	}
+	return answer.GetDiagnostics().GetFiles(), err
+}
+
+func (s *Server) ask(ctx context.Context, host string, query *umbrav1.HostQuery) (*umbrav1.QueryAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	session := s.session(host)
+	if session == nil {
+		return nil, fmt.Errorf("asking host %s: %w", host, ErrNotConnected)
+	}
+	answers := session.expect(query)
+	defer session.forget(query.GetId())
+	select {
+	case session.queries <- query:
+	case <-session.done:
+		return nil, fmt.Errorf("asking host %s: %w", host, ErrNotConnected)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("asking host %s: %w", host, context.Cause(ctx))
+	}
+	select {
+	case answer := <-answers:
+		if answer.GetCode() != 0 {
+			return nil, status.Error(codeOf(answer), answer.GetErrorMessage())
+		}
+		return answer, nil
+	case <-session.done:
+		return nil, fmt.Errorf("waiting for host %s: %w", host, ErrNotConnected)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for host %s: %w", host, context.Cause(ctx))
+	}
+}
+
+// codeOf is the host's code, if it is one.
+func codeOf(answer *umbrav1.QueryAnswer) codes.Code {
+	if code := answer.GetCode(); code > 0 && code <= int32(codes.Unauthenticated) {
+		return codes.Code(code)
+	}
+	return codes.Unknown
+}
+
+func errOtherAnswer(host string) error {
+	return status.Errorf(codes.Internal, "host %s answered another question than the one that was asked", host)
+}
+
+// expect numbers the query and makes the channel that its answer will come on.
+func (h *hostSession) expect(query *umbrav1.HostQuery) <-chan *umbrav1.QueryAnswer {
+	answers := make(chan *umbrav1.QueryAnswer, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lastID++
+	query.Id = h.lastID
+	h.waiting[query.GetId()] = answers
+	return answers
+}
+
+func (h *hostSession) forget(id uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.waiting, id)
+}
+
+func (h *hostSession) answered(answer *umbrav1.QueryAnswer) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if answers, ok := h.waiting[answer.GetId()]; ok {
+		delete(h.waiting, answer.GetId())
+		answers <- answer
+	}
+}

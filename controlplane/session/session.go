@@ -1,0 +1,182 @@
+// Package session serves the hosts: it accepts one session of each, hands out assignments that it derives from the
+// pair records, takes reports in, and asks questions. It decides nothing: reports go to package observed, where the
+// reconciler finds them.
+//
+// A host cannot hold anything up: what is sent to one that reads slowly is made when it is read for, so that changes
+// coalesce; one that is silent, hangs, or has dialled again loses its older session at once.
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/umbra-dr/umbra/controlplane/observed"
+	"github.com/umbra-dr/umbra/controlplane/store"
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/feed"
+)
+
+const (
+	// ProtocolVersion is the version of the session protocol spoken here.
+	ProtocolVersion = 1
+	// leaseDefault is the lease where the configuration names none.
+	leaseDefault = 15 * time.Second
+)
+
+// Records is the cached picture of the store. *store.Cache is one.
+type Records interface {
+	// Ready is closed when the picture is complete. No host is served before that: it would be told to forget all.
+	Ready() <-chan struct{}
+	Get(id string) (store.Entry, bool)
+	List() []store.Entry
+	ByHost(host string) []store.Entry
+	Feed() *feed.Feed[string]
+}
+
+// Config is what a Server works with.
+type Config struct {
+	Records  Records
+	Observed *observed.Hosts
+	Clock    clock.Clock
+	Log      *slog.Logger
+	// PeerHost tells which host the caller's certificate names. Nil where sessions are not authenticated.
+	PeerHost func(context.Context) (string, error)
+	// KeepHost stores a host's inventory so that it is known after a restart. It is called at a slow beat.
+	KeepHost func(ctx context.Context, id string, inventory *umbrav1.Host) error
+	// Lease is how long a session may be silent; the host is asked to send something three times as often.
+	Lease time.Duration
+}
+
+// Server implements umbrav1.HostSessionServiceServer. It is safe for concurrent use. It serves while Run runs.
+type Server struct {
+	umbrav1.UnimplementedHostSessionServiceServer
+	Config
+	stopping chan struct{}
+	work     sync.WaitGroup // everything that sessions have started
+
+	mu   sync.Mutex
+	open bool
+	live map[string]*hostSession
+}
+
+// New makes a server.
+func New(cfg Config) *Server {
+	if cfg.Lease <= 0 {
+		cfg.Lease = leaseDefault
+	}
+	return &Server{Config: cfg, stopping: make(chan struct{}), live: map[string]*hostSession{}}
+}
+
+var (
+	errReplaced = errors.New("a newer session of this host has begun")
+	errStopping = errors.New("the control plane is stopping")
+	errNotOpen  = errors.New("the control plane is starting or stopping")
+)
+
+// Session serves one host until its stream ends, its lease lapses, or a newer session of it begins.
+func (s *Server) Session(stream umbrav1.HostSessionService_SessionServer) error {
+	if !s.begin() {
+		return status.Error(codes.Unavailable, errNotOpen.Error())
+	}
+	defer s.work.Done()
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	// Receiving ends with the stream, and so when this has returned.
+	incoming := make(chan *umbrav1.SessionRequest)
+	s.work.Go(func() { cancel(receive(ctx, stream, incoming)) })
+	hello, err := s.hello(ctx, incoming)
+	if err != nil {
+		return err
+	}
+	session := newHostSession(s, hello.GetHost(), cancel)
+	if older := s.enter(session); older != nil {
+		older.end(errReplaced)
+	}
+	defer s.leave(session)
+	// Sending may hang on a host that does not read. That too ends with the stream.
+	s.work.Go(func() { cancel(session.send(ctx, stream)) })
+	log := s.Log.With("host", session.host)
+	log.Info("host connected", "instance", hello.GetInstance())
+	err = session.serve(ctx, incoming)
+	log.Info("host disconnected", "cause", err)
+	if errors.Is(err, errReplaced) {
+		return status.Error(codes.Aborted, err.Error())
+	}
+	return status.Error(codes.Unavailable, err.Error())
+}
+
+// hello waits for the first message and judges it.
+func (s *Server) hello(ctx context.Context, incoming <-chan *umbrav1.SessionRequest) (*umbrav1.SessionHello, error) {
+	patience := s.Clock.NewTicker(s.Lease)
+	defer patience.Stop()
+	var hello *umbrav1.SessionHello
+	select {
+	case first := <-incoming:
+		hello = first.GetHello()
+	case <-patience.C:
+		return nil, status.Errorf(codes.DeadlineExceeded, "no hello within %v", s.Lease)
+	case <-s.stopping:
+		return nil, status.Error(codes.Unavailable, errStopping.Error())
+	case <-ctx.Done():
+		return nil, status.Error(codes.Unavailable, context.Cause(ctx).Error())
+	}
+	switch {
+	case hello.GetHost() == "":
+		return nil, status.Error(codes.InvalidArgument, "a session begins with a hello that names the host")
+	case hello.GetProtocolVersion() != ProtocolVersion:
+		return nil, status.Errorf(codes.FailedPrecondition, "this control plane speaks session protocol %d, not %d", ProtocolVersion, hello.GetProtocolVersion())
+	case s.PeerHost == nil:
+		return hello, nil
+	}
+	peer, err := s.PeerHost(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	if peer != hello.GetHost() {
+		return nil, status.Errorf(codes.PermissionDenied, "the certificate is for host %q, not %q", peer, hello.GetHost())
+	}
+	return hello, nil
+}
+
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open {
+		s.work.Add(1)
+	}
+	return s.open
+}
+
+// enter makes the session the host's only one and returns the one before it, if any. Hosts' connections change in
+// package observed while s.mu is held, so that the newest session has the last word.
+func (s *Server) enter(session *hostSession) *hostSession {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	older := s.live[session.host]
+	s.live[session.host] = session
+	session.number = s.Observed.SetConnected(session.host, true, s.Clock.Now())
+	return older
+}
+
+func (s *Server) leave(session *hostSession) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live[session.host] == session {
+		delete(s.live, session.host)
+		s.Observed.SetConnected(session.host, false, s.Clock.Now())
+	}
+	close(session.done)
+}
+
+func (s *Server) session(host string) *hostSession {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live[host]
+}

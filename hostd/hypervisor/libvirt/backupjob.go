@@ -1,0 +1,106 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	rpc "github.com/digitalocean/go-libvirt"
+	"libvirt.org/go/libvirtxml"
+
+	"github.com/umbra-dr/umbra/hostd/hypervisor"
+)
+
+const (
+	// A job that was aborted is gone after a millisecond or so, or when a busy disk lets go of it.
+	jobPollMin = time.Millisecond
+	jobPollMax = 100 * time.Millisecond
+	// hiddenJobMax is how long work that may be the beginning of a backup job is waited for. It may as well be a migration.
+	hiddenJobMax = 3 * time.Second
+)
+
+// job is the backup job that runs on a server, or hypervisor.ErrNotFound.
+func (h *Hypervisor) job(ctx context.Context, dom rpc.Domain) (*libvirtxml.DomainBackup, error) {
+	text, err := ask(ctx, h, fmt.Sprintf("get the backup job of server %q", dom.Name), func(l *rpc.Libvirt) (string, error) {
+		return l.DomainBackupGetXMLDesc(dom, 0)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var job libvirtxml.DomainBackup
+	if err := job.Unmarshal(text); err != nil {
+		return nil, fmt.Errorf("read the backup job of server %q: %w", dom.Name, err)
+	}
+	return &job, nil
+}
+
+// ours tells a job of Umbra's by its socket: in runDir, or of the name that no one else gives it, for a host whose
+// folders have moved.
+func ours(job *libvirtxml.DomainBackup, runDir string) bool {
+	if job.Pull == nil || job.Pull.Server == nil || job.Pull.Server.UNIX == nil {
+		return false
+	}
+	socket := job.Pull.Server.UNIX.Socket
+	return filepath.Base(socket) == socketName || filepath.Dir(socket) == filepath.Clean(runDir)
+}
+
+// endJob ends Umbra's job and returns when it is gone. No job is no error; a foreign one is hypervisor.ErrBackupBusy.
+func (h *Hypervisor) endJob(ctx context.Context, dom rpc.Domain, runDir string) error {
+	aborted := false
+	hiddenUntil := h.clock.Now().Add(hiddenJobMax)
+	for wait := jobPollMin; ; wait = min(2*wait, jobPollMax) {
+		job, err := h.job(ctx, dom)
+		switch {
+		case errors.Is(err, hypervisor.ErrNotFound):
+			hidden, err := h.hasJob(ctx, dom)
+			if err != nil || !hidden || !h.clock.Now().Before(hiddenUntil) {
+				return err
+			}
+		case err != nil:
+			return err
+		case !ours(job, runDir):
+			return fmt.Errorf("server %q: %w", dom.Name, hypervisor.ErrBackupBusy)
+		case !aborted:
+			if err := h.abort(ctx, dom); err != nil {
+				return err
+			}
+			aborted = true
+			continue
+		}
+		if err := h.clock.Wait(ctx, wait); err != nil {
+			return fmt.Errorf("wait for the backup job of server %q to end: %w", dom.Name, err)
+		}
+	}
+}
+
+// hasJob tells whether libvirt is at any long work on the server. A backup job that is being begun for a caller who has
+// given up is such, and does not show as a backup job yet.
+func (h *Hypervisor) hasJob(ctx context.Context, dom rpc.Domain) (bool, error) {
+	what := fmt.Sprintf("look for work under way on server %q", dom.Name)
+	kind, err := ask(ctx, h, what, func(l *rpc.Libvirt) (int32, error) {
+		kind, _, _, _, _, _, _, _, _, _, _, _, err := l.DomainGetJobInfo(dom)
+		return kind, err
+	})
+	switch {
+	case code(err) == rpc.ErrOperationInvalid || errors.Is(err, hypervisor.ErrNotFound):
+		// The server is off, or gone.
+		return false, nil
+	case code(err) == rpc.ErrInternalError:
+		// "Backup job data missing": it is known by now to be a backup job, and not yet which.
+		return true, nil
+	}
+	return rpc.DomainJobType(kind) != rpc.DomainJobNone, err
+}
+
+// abort asks for the end of the job. One that has ended by itself meanwhile is no error.
+func (h *Hypervisor) abort(ctx context.Context, dom rpc.Domain) error {
+	err := h.call(ctx, fmt.Sprintf("abort the backup job of server %q", dom.Name), func(l *rpc.Libvirt) error {
+		return l.DomainAbortJob(dom)
+	})
+	if code(err) == rpc.ErrOperationInvalid || errors.Is(err, hypervisor.ErrNotFound) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,120 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	rpc "github.com/digitalocean/go-libvirt"
+
+	"github.com/umbra-dr/umbra/hostd/hypervisor"
+)
+
+// shutdownPoll is how often a server that was asked to shut down is looked at.
+const shutdownPoll = 200 * time.Millisecond
+
+// Start starts a server that is off. A running or paused one is left as it is.
+func (h *Hypervisor) Start(ctx context.Context, server string) error {
+	dom, err := h.domain(ctx, server, "")
+	if err != nil {
+		return err
+	}
+	failed := h.call(ctx, fmt.Sprintf("start server %q", server), func(l *rpc.Libvirt) error {
+		return l.DomainCreate(dom)
+	})
+	if code(failed) != rpc.ErrOperationInvalid {
+		return failed
+	}
+	// "Already running" has no code of its own.
+	if state, err := h.power(ctx, dom); err == nil && active(state) {
+		return nil
+	}
+	return failed
+}
+
+// Destroy takes a server's power. One that is off or not there is no error.
+func (h *Hypervisor) Destroy(ctx context.Context, server string) error {
+	dom, err := h.domain(ctx, server, "")
+	if errors.Is(err, hypervisor.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return h.destroy(ctx, dom)
+}
+
+func (h *Hypervisor) destroy(ctx context.Context, dom rpc.Domain) error {
+	failed := h.call(ctx, fmt.Sprintf("take the power of server %q", dom.Name), func(l *rpc.Libvirt) error {
+		return l.DomainDestroy(dom)
+	})
+	if errors.Is(failed, hypervisor.ErrNotFound) {
+		return nil
+	}
+	if code(failed) != rpc.ErrOperationInvalid {
+		return failed
+	}
+	state, err := h.power(ctx, dom)
+	if errors.Is(err, hypervisor.ErrNotFound) || err == nil && state == hypervisor.PowerOff {
+		return nil
+	}
+	return failed
+}
+
+// Shutdown asks a server to shut down, by its agent if it has one and else by the power button, and takes its power
+// after grace. It returns when the server is off. A server that is off or not there is no error.
+func (h *Hypervisor) Shutdown(ctx context.Context, server string, grace time.Duration) error {
+	dom, err := h.domain(ctx, server, "")
+	if errors.Is(err, hypervisor.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if off, err := h.askToShutDown(ctx, dom, grace); off || err != nil {
+		return err
+	}
+	return h.destroy(ctx, dom)
+}
+
+func (h *Hypervisor) askToShutDown(ctx context.Context, dom rpc.Domain, grace time.Duration) (off bool, err error) {
+	begun := h.clock.Now()
+	asked := h.call(ctx, fmt.Sprintf("ask server %q to shut down", dom.Name), func(l *rpc.Libvirt) error {
+		return l.DomainShutdown(dom)
+	})
+	for {
+		state, err := h.power(ctx, dom)
+		if errors.Is(err, hypervisor.ErrNotFound) || err == nil && state == hypervisor.PowerOff {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if asked != nil {
+			h.log.WarnContext(ctx, "server cannot be asked to shut down", "server", dom.Name, "error", asked)
+			return false, nil
+		}
+		if h.clock.Now().Sub(begun) >= grace {
+			return false, nil
+		}
+		if err := h.clock.Wait(ctx, shutdownPoll); err != nil {
+			return false, fmt.Errorf("wait for server %q to shut down: %w", dom.Name, err)
+		}
+	}
+}
+
+// SetAutostart says whether libvirt starts the server with itself.
+func (h *Hypervisor) SetAutostart(ctx context.Context, server string, on bool) error {
+	dom, err := h.domain(ctx, server, "")
+	if err != nil {
+		return err
+	}
+	var flag int32
+	if on {
+		flag = 1
+	}
+	return h.call(ctx, fmt.Sprintf("set autostart of server %q", server), func(l *rpc.Libvirt) error {
+		return l.DomainSetAutostart(dom, flag)
+	})
+}

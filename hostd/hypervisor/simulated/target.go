@@ -1,0 +1,73 @@
+package simulated
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/umbra-dr/umbra/hostd/hypervisor"
+)
+
+// CreateOverlay makes an image, and a file of the path that stands for it and holds nothing of use.
+func (h *Hypervisor) CreateOverlay(ctx context.Context, path string, sizeBytes int64) error {
+	leave, err := h.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("create overlay: %w", err)
+	}
+	_, err = file.WriteString("simulated overlay\n")
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("create overlay: %w", err)
+	}
+	h.images[path] = newImage(sizeBytes)
+	return nil
+}
+
+// PullStart ends a disk's need of its backing file at once.
+func (h *Hypervisor) PullStart(ctx context.Context, name, target string) error {
+	return h.onRunningDisk(ctx, name, target, func(d *disk) error {
+		if !d.backed() {
+			return fmt.Errorf("disk %q has no backing file: %w", target, hypervisor.ErrNotFound)
+		}
+		d.given.BackingStore = nil
+		return nil
+	})
+}
+
+// PullStatus is always hypervisor.ErrNotFound: no pull takes any time.
+func (h *Hypervisor) PullStatus(ctx context.Context, name, target string) (hypervisor.BlockJob, error) {
+	return hypervisor.BlockJob{}, h.onRunningDisk(ctx, name, target, func(*disk) error {
+		return fmt.Errorf("disk %q has no pull: %w", target, hypervisor.ErrNotFound)
+	})
+}
+
+// Backed tells whether the disk still has a backing file.
+func (h *Hypervisor) Backed(ctx context.Context, name, target string) (backed bool, err error) {
+	err = h.onRunningDisk(ctx, name, target, func(d *disk) error {
+		backed = d.backed()
+		return nil
+	})
+	return backed, err
+}
+
+func (h *Hypervisor) onRunningDisk(ctx context.Context, name, target string, fn func(*disk) error) error {
+	return h.on(ctx, name, func(s *server) error {
+		if !s.active() {
+			return fmt.Errorf("server %q: %w", name, hypervisor.ErrNotRunning)
+		}
+		d, err := s.disk(target)
+		if err != nil {
+			return err
+		}
+		return fn(d)
+	})
+}
+
+func (d *disk) backed() bool {
+	return d.given.BackingStore != nil && d.given.BackingStore.Format != nil
+}

@@ -1,0 +1,54 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+)
+
+const answerTimeout = 20 * time.Second
+
+// startAnswer answers in a goroutine of its own, when one of answersMax places is free. Receiving waits for them.
+func (t *talk) startAnswer(ctx context.Context, query *umbrav1.HostQuery) {
+	select {
+	case t.answering <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	t.answers.Go(func() {
+		defer func() { <-t.answering }()
+		t.answer(ctx, query)
+	})
+}
+
+// answer finds the answer to a question and queues it for sending. A session that ends meanwhile needs none.
+func (t *talk) answer(ctx context.Context, query *umbrav1.HostQuery) {
+	bounded, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	answer, err := t.find(bounded, query)
+	if err != nil {
+		failed := status.Convert(err)
+		answer = &umbrav1.QueryAnswer{Code: int32(failed.Code()), ErrorMessage: failed.Message()} //nolint:gosec // codes are small
+	}
+	answer.Id = query.GetId()
+	select {
+	case t.outgoing <- &umbrav1.SessionRequest{Message: &umbrav1.SessionRequest_QueryAnswer{QueryAnswer: answer}}:
+	case <-ctx.Done():
+	}
+}
+
+func (t *talk) find(ctx context.Context, query *umbrav1.HostQuery) (*umbrav1.QueryAnswer, error) {
+	if query.GetDiagnostics() != nil {
+		files, err := t.session.Answerer.Diagnostics(ctx, query.GetDrPair())
+		return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_Diagnostics{
+			Diagnostics: &umbrav1.DiagnosticsAnswer{Files: files},
+		}}, err
+	}
+	points, err := t.session.Answerer.RecoveryPoints(ctx, query.GetDrPair())
+	return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_RecoveryPoints{
+		RecoveryPoints: &umbrav1.RecoveryPointsAnswer{RecoveryPoints: points},
+	}}, err
+}
