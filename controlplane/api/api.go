@@ -63,6 +63,8 @@ type Observed interface {
 type Hosts interface {
 	RecoveryPoints(ctx context.Context, host, pair string) ([]*umbrav1.RecoveryPoint, error)
 	Diagnostics(ctx context.Context, host, pair string) ([]*umbrav1.DiagnosticsFile, error)
+	// Refresh has Observed know what the host has now.
+	Refresh(ctx context.Context, host string) error
 }
 
 // Deps is what the services work with. All but Caller are required.

@@ -232,7 +232,7 @@ func TestAServerIsNotProtectedTwiceAndAnIDIsUsedOnce(t *testing.T) {
 		taken := createRequest("a", "vm2")
 		taken.ValidateOnly = validateOnly
 		_, err = p.protection.CreateDRPair(t.Context(), taken)
-		wantError(t, err, codes.AlreadyExists, "ALREADY_PROTECTED")
+		wantError(t, err, codes.AlreadyExists, "ALREADY_EXISTS")
 	}
 }
 
@@ -257,7 +257,7 @@ func TestAServerWithoutDisksIsRefused(t *testing.T) {
 	p := startPlane(t)
 	p.connectHosts()
 	_, err := p.protection.CreateDRPair(t.Context(), createRequest("a", "diskless"))
-	wantError(t, err, codes.FailedPrecondition, "INVALID_FIELD")
+	wantError(t, err, codes.FailedPrecondition, "SERVER_NOT_PROTECTABLE")
 }
 
 func TestNoSpaceOnTheShadowPausesThePairWithItsReasonAndKeepsThePoints(t *testing.T) {

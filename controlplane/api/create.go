@@ -3,15 +3,20 @@ package api
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/observed"
+	"github.com/umbra-dr/umbra/controlplane/session"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
+
+// refreshTimeout bounds how long a host is waited for to say what it has.
+const refreshTimeout = 5 * time.Second
 
 func (s *protectionService) CreateDRPair(ctx context.Context, request *umbrav1.CreateDRPairRequest) (*umbrav1.CreateDRPairResponse, error) {
 	record, err := s.wanted(request)
@@ -74,11 +79,11 @@ func (s *protectionService) wanted(request *umbrav1.CreateDRPairRequest) (drpair
 // preflight checks against the hosts whether the pair can be protected, and fills in the server's UUID. It returns
 // what does not forbid that and should be known.
 func (s *protectionService) preflight(ctx context.Context, p *drpair.Pair) ([]*umbrav1.Failure, error) {
-	main, err := s.inventory(p.Main.Host, umbrav1.ErrorReason_ERROR_REASON_MAIN_HOST_UNREACHABLE)
+	main, err := s.inventory(ctx, p.Main.Host, umbrav1.ErrorReason_ERROR_REASON_MAIN_HOST_UNREACHABLE)
 	if err != nil {
 		return nil, err
 	}
-	shadow, err := s.inventory(p.Shadow.Host, umbrav1.ErrorReason_ERROR_REASON_SHADOW_HOST_UNREACHABLE)
+	shadow, err := s.inventory(ctx, p.Shadow.Host, umbrav1.ErrorReason_ERROR_REASON_SHADOW_HOST_UNREACHABLE)
 	if err != nil {
 		return nil, err
 	}
@@ -104,8 +109,13 @@ func (s *protectionService) preflight(ctx context.Context, p *drpair.Pair) ([]*u
 	return warnings(*p, server, main, shadow, s.Clock.Now()), nil
 }
 
-// inventory is what a host has said that it has.
-func (s *protectionService) inventory(id string, reason umbrav1.ErrorReason) (observed.Host, error) {
+// inventory is what a host has now; what it said last, when it does not answer.
+func (s *protectionService) inventory(ctx context.Context, id string, reason umbrav1.ErrorReason) (observed.Host, error) {
+	bounded, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	if err := s.Hosts.Refresh(bounded, id); err != nil && !errors.Is(err, session.ErrNotConnected) {
+		s.Log.Warn("the host does not say what it has now", "host", id, "error", err)
+	}
 	host, ok := s.Observed.Host(id)
 	switch {
 	case !ok:
@@ -130,7 +140,7 @@ func serverNamed(host observed.Host, name string) *umbrav1.Server {
 func protectable(p *drpair.Pair, server *umbrav1.Server) error {
 	name := serverName(p.Main.Host, p.Main.Server)
 	refuse := func(message string) error {
-		return precondition(umbrav1.ErrorReason_ERROR_REASON_INVALID_FIELD, name, metadata{"server": name}, message,
+		return precondition(umbrav1.ErrorReason_ERROR_REASON_SERVER_NOT_PROTECTABLE, name, metadata{"server": name}, message,
 			resourceInfo(typeServer, name, "It cannot be protected."))
 	}
 	for _, condition := range server.GetConditions() {

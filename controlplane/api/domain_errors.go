@@ -33,7 +33,7 @@ func pairError(pair string, err error) error {
 		return newError(codes.Aborted, umbrav1.ErrorReason_ERROR_REASON_ETAG_MISMATCH, metadata{"dr_pair": name},
 			name+" has changed since it was read: read it again and decide again")
 	case errors.As(err, &exists):
-		return newError(codes.AlreadyExists, umbrav1.ErrorReason_ERROR_REASON_ALREADY_PROTECTED,
+		return newError(codes.AlreadyExists, umbrav1.ErrorReason_ERROR_REASON_ALREADY_EXISTS,
 			metadata{"dr_pair": pairName(exists.Pair)}, pairName(exists.Pair)+" exists already",
 			resourceInfo(typePair, pairName(exists.Pair), "It exists already."))
 	case errors.As(err, &protected):

@@ -124,6 +124,9 @@ func (f *fakeHosts) RecoveryPoints(_ context.Context, _, pair string) ([]*umbrav
 	return points, nil
 }
 
+// Refresh has nothing newer to tell than what the test has put into observed.
+func (f *fakeHosts) Refresh(context.Context, string) error { return session.ErrNotConnected }
+
 func (f *fakeHosts) Diagnostics(_ context.Context, host, _ string) ([]*umbrav1.DiagnosticsFile, error) {
 	if host == "main-host" {
 		return nil, session.ErrNotConnected

@@ -46,7 +46,7 @@ func TestCreateWarnsOfWhatWouldHurtLater(t *testing.T) {
 		reasons[warning.GetReason()]++
 	}
 	for _, want := range []umbrav1.ErrorReason{
-		umbrav1.ErrorReason_ERROR_REASON_HYPERVISOR, umbrav1.ErrorReason_ERROR_REASON_NETWORK_MISSING, umbrav1.ErrorReason_ERROR_REASON_MEMORY_MISSING,
+		umbrav1.ErrorReason_ERROR_REASON_CHANGES_NOT_TRACKED, umbrav1.ErrorReason_ERROR_REASON_NETWORK_MISSING, umbrav1.ErrorReason_ERROR_REASON_MEMORY_MISSING,
 	} {
 		if reasons[want] != 1 {
 			t.Errorf("the warnings are %v", response.GetWarnings())

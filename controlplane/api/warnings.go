@@ -38,7 +38,7 @@ func mainWarnings(server *umbrav1.Server, host observed.Host) []*umbrav1.Failure
 	}
 	for _, disk := range server.GetDisks() {
 		if !disk.GetTracksChanges() {
-			found = append(found, warning(onMain, umbrav1.ErrorReason_ERROR_REASON_HYPERVISOR,
+			found = append(found, warning(onMain, umbrav1.ErrorReason_ERROR_REASON_CHANGES_NOT_TRACKED,
 				fmt.Sprintf("Changes of disk %s (%s) are not tracked: every cycle reads all %d bytes of it and compares.", disk.GetTarget(), disk.GetFormat(), disk.GetSizeBytes()),
 				"Convert the disk to qcow2, or choose an interval that leaves time to read it."))
 		}
@@ -73,7 +73,7 @@ func shadowWarnings(p drpair.Pair, server *umbrav1.Server, host observed.Host) [
 			"Make room there, or choose another shadow host."))
 	}
 	if serverNamed(host, p.Shadow.Server) != nil {
-		found = append(found, warning(onShadow, umbrav1.ErrorReason_ERROR_REASON_HYPERVISOR,
+		found = append(found, warning(onShadow, umbrav1.ErrorReason_ERROR_REASON_SERVER_NAME_TAKEN,
 			fmt.Sprintf("%s has a server named %q already, so a failover would fail.", hostName(host.ID), p.Shadow.Server),
 			"Choose another name in dr_pair.shadow.server."))
 	}

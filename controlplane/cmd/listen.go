@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
@@ -25,7 +26,8 @@ import (
 	"github.com/umbra-dr/umbra/pkg/identity"
 )
 
-const stopGrace = 5 * time.Second
+// stopGrace is how long calls may go on when the process is asked to end. Watches and sessions never end by themselves.
+const stopGrace = time.Second
 
 // listen serves on the addresses that the flags name until the context ends.
 func listen(ctx context.Context, f flags, deps api.Deps, sessions *session.Server) error {
@@ -49,13 +51,13 @@ func listen(ctx context.Context, f flags, deps api.Deps, sessions *session.Serve
 		if err != nil {
 			return fmt.Errorf("listening: %w", err)
 		}
-		options := append(api.Interceptors(deps),
+		options := []grpc.ServerOption{
 			grpc.Creds(credentials.Server()),
 			grpc.ChainUnaryInterceptor(guardUnary), grpc.ChainStreamInterceptor(guardStream),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		)
-		server := grpc.NewServer(options...)
+		}
+		server := grpc.NewServer(append(options, api.Interceptors(deps)...)...)
 		offer(server, deps)
 		umbrav1.RegisterHostSessionServiceServer(server, sessions)
 		group.Go(func() error { return serve(ctx, server, listener) })
@@ -100,18 +102,36 @@ func serve(ctx context.Context, server *grpc.Server, listener net.Listener) erro
 	return nil
 }
 
+// caller names who calls, for request ids: those of two callers do not meet. All who may open the socket are one.
+func caller(ctx context.Context) string {
+	id, err := identity.Peer(ctx)
+	if err != nil {
+		return "socket"
+	}
+	return id.String()
+}
+
 // guard keeps hosts to what hosts speak, and everybody else from it.
 func guard(ctx context.Context, method string) error {
 	id, err := identity.Peer(ctx)
 	if err != nil {
-		return status.Error(codes.Unauthenticated, err.Error())
+		return refused(codes.Unauthenticated, err.Error())
 	}
 	_, isHost := id.HostID()
 	forHosts := strings.HasPrefix(method, "/"+umbrav1.HostSessionService_ServiceDesc.ServiceName+"/")
 	if isHost != forHosts {
-		return status.Errorf(codes.PermissionDenied, "%s may not call %s", id, method)
+		return refused(codes.PermissionDenied, fmt.Sprintf("%s may not call %s", id, method))
 	}
 	return nil
+}
+
+func refused(code codes.Code, message string) error {
+	reason := strings.TrimPrefix(umbrav1.ErrorReason_ERROR_REASON_PERMISSION_DENIED.String(), "ERROR_REASON_")
+	made, err := status.New(code, message).WithDetails(&errdetails.ErrorInfo{Domain: "umbra", Reason: reason})
+	if err != nil {
+		return status.Error(code, message)
+	}
+	return made.Err()
 }
 
 func guardUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {

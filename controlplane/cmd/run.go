@@ -58,6 +58,7 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	}
 	deps := api.Deps{
 		Store: records, Cache: cache, Engine: engine, Observed: hosts, Hosts: sessions, Clock: clock.System, Log: log,
+		Caller: caller,
 	}
 	group.Go(func() error { return engine.Run(ctx) })
 	group.Go(func() error { return sessions.Run(ctx) })

@@ -42,6 +42,17 @@ func (s *Server) Diagnostics(ctx context.Context, host, pair string) ([]*umbrav1
 	return answer.GetDiagnostics().GetFiles(), err
 }
 
+// Refresh asks a host what it has now, and notes the answer in package observed. Errors as of RecoveryPoints.
+func (s *Server) Refresh(ctx context.Context, host string) error {
+	answer, err := s.ask(ctx, host, &umbrav1.HostQuery{
+		Question: &umbrav1.HostQuery_Inventory{Inventory: &umbrav1.InventoryQuery{}},
+	})
+	if inventory := answer.GetInventory(); inventory != nil {
+		s.Observed.SetInventory(host, inventory, s.Clock.Now())
+	}
+	return err
+}
+
 func (s *Server) ask(ctx context.Context, host string, query *umbrav1.HostQuery) (*umbrav1.QueryAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()

@@ -190,7 +190,7 @@ func advanced(before, after []uint64) bool {
 func (s *session) complete(ctx context.Context, j *job) error {
 	w := s.worker
 	err := s.link.control(&umbrav1.MainMessage{Message: &umbrav1.MainMessage_CompletePoint{
-		CompletePoint: &umbrav1.CompletePoint{ChangedBytes: s.changed},
+		CompletePoint: &umbrav1.CompletePoint{},
 	}})
 	if err != nil {
 		return err

@@ -30,8 +30,8 @@ func (t *talk) answer(ctx context.Context, query *umbrav1.HostQuery) {
 	defer cancel()
 	answer, err := t.find(bounded, query)
 	if err != nil {
-		failed := status.Convert(err)
-		answer = &umbrav1.QueryAnswer{Code: int32(failed.Code()), ErrorMessage: failed.Message()} //nolint:gosec // codes are small
+		failed := statusOf(err)
+		answer = &umbrav1.QueryAnswer{Code: failed.Proto().GetCode(), ErrorMessage: failed.Message()}
 	}
 	answer.Id = query.GetId()
 	select {
@@ -40,7 +40,18 @@ func (t *talk) answer(ctx context.Context, query *umbrav1.HostQuery) {
 	}
 }
 
+// statusOf is the error's status; that of a time-out or an end, wherever it is wrapped.
+func statusOf(err error) *status.Status {
+	if failed, ok := status.FromError(err); ok {
+		return failed
+	}
+	return status.FromContextError(err)
+}
+
 func (t *talk) find(ctx context.Context, query *umbrav1.HostQuery) (*umbrav1.QueryAnswer, error) {
+	if query.GetInventory() != nil {
+		return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_Inventory{Inventory: t.inventory(ctx)}}, nil
+	}
 	if query.GetDiagnostics() != nil {
 		files, err := t.session.Answerer.Diagnostics(ctx, query.GetDrPair())
 		return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_Diagnostics{

@@ -3,6 +3,8 @@ package session
 import (
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -95,11 +97,13 @@ func (a *assigned) missing(complete []*umbrav1.Assignment) []string {
 	return missing
 }
 
+// byRole is the set, parted by role, each part in the order of pairs.
 func (a *assigned) byRole() (mains, shadows []*umbrav1.Assignment) {
-	for _, assignment := range a.set {
-		if assignment.GetMain() != nil {
+	for _, pair := range slices.Sorted(maps.Keys(a.set)) {
+		switch assignment := a.set[pair]; {
+		case assignment.GetMain() != nil:
 			mains = append(mains, assignment)
-		} else if assignment.GetShadow() != nil {
+		case assignment.GetShadow() != nil:
 			shadows = append(shadows, assignment)
 		}
 	}

@@ -1,20 +1,19 @@
 package session
 
 import (
-	"maps"
-	"slices"
 	"sync"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
 
 // Outbox holds the latest report of each pair and role until it has been sent. Roles put reports in from any
-// goroutine and never wait.
+// goroutine and never wait. It holds at most one report for each assignment.
 type Outbox struct {
-	mu     sync.Mutex
-	latest map[reportKey]*umbrav1.AssignmentReport
-	unsent map[reportKey]struct{}
-	wake   chan struct{}
+	mu       sync.Mutex
+	assigned map[reportKey]struct{} // nil until the first set is known: then everything is kept
+	latest   map[reportKey]*umbrav1.AssignmentReport
+	unsent   map[reportKey]struct{}
+	wake     chan struct{}
 }
 
 type reportKey struct {
@@ -29,13 +28,17 @@ func NewOutbox() *Outbox {
 	}
 }
 
-// Report puts a report in, in place of an earlier one of the same pair and role. It is the caller's no more.
+// Report puts a report in, in place of an earlier one of the same pair and role. A late one, for a pair
+// that is no longer assigned in that role, is dropped. The report is the caller's no more.
 func (o *Outbox) Report(report *umbrav1.AssignmentReport) {
 	key := reportKey{pair: report.GetDrPair(), main: report.GetMain() != nil}
 	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.assigned[key]; !ok && o.assigned != nil {
+		return
+	}
 	o.latest[key] = report
 	o.unsent[key] = struct{}{}
-	o.mu.Unlock()
 	o.signal()
 }
 
@@ -49,19 +52,19 @@ func (o *Outbox) resendAll() {
 	o.signal()
 }
 
-// keep forgets the reports of pairs that are no longer assigned in that role.
+// keep forgets the reports of pairs that are not in these sets. It is called before the roles get the sets.
 func (o *Outbox) keep(mains, shadows []*umbrav1.Assignment) {
-	assigned := map[reportKey]bool{}
-	for _, a := range mains {
-		assigned[reportKey{pair: a.GetDrPair(), main: true}] = true
-	}
-	for _, a := range shadows {
-		assigned[reportKey{pair: a.GetDrPair()}] = true
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.assigned = make(map[reportKey]struct{}, len(mains)+len(shadows))
+	for _, assignment := range mains {
+		o.assigned[reportKey{pair: assignment.GetDrPair(), main: true}] = struct{}{}
+	}
+	for _, assignment := range shadows {
+		o.assigned[reportKey{pair: assignment.GetDrPair()}] = struct{}{}
+	}
 	for key := range o.latest {
-		if !assigned[key] {
+		if _, ok := o.assigned[key]; !ok {
 			delete(o.latest, key)
 			delete(o.unsent, key)
 		}
@@ -71,11 +74,12 @@ func (o *Outbox) keep(mains, shadows []*umbrav1.Assignment) {
 func (o *Outbox) take(most int) []*umbrav1.AssignmentReport {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	keys := slices.Collect(maps.Keys(o.unsent))
-	keys = keys[:min(most, len(keys))]
-	batch := make([]*umbrav1.AssignmentReport, len(keys))
-	for i, key := range keys {
-		batch[i] = o.latest[key]
+	batch := make([]*umbrav1.AssignmentReport, 0, min(most, len(o.unsent)))
+	for key := range o.unsent {
+		if len(batch) == most {
+			break
+		}
+		batch = append(batch, o.latest[key])
 		delete(o.unsent, key)
 	}
 	return batch

@@ -128,7 +128,7 @@ func (s *Session) once(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel(nil)
-	welcome, err := s.greet(ctx, stream)
+	welcome, err := s.greet(ctx, stream, cancel)
 	if err != nil {
 		return err
 	}
@@ -150,34 +150,29 @@ func (s *Session) once(ctx context.Context) error {
 }
 
 // greet says hello and waits for the welcome, for a limited time.
-func (s *Session) greet(ctx context.Context, stream umbrav1.HostSessionService_SessionClient) (*umbrav1.SessionWelcome, error) {
-	type result struct {
-		response *umbrav1.SessionResponse
-		err      error
-	}
-	answers := make(chan result, 1)
+func (s *Session) greet(ctx context.Context, stream umbrav1.HostSessionService_SessionClient, giveUp context.CancelCauseFunc) (*umbrav1.SessionWelcome, error) {
+	var patience sync.WaitGroup
+	defer patience.Wait()
+	waiting, welcomed := context.WithCancel(ctx)
+	defer welcomed()
+	patience.Go(func() {
+		if s.Clock.Wait(waiting, welcomeTimeout) == nil {
+			giveUp(fmt.Errorf("the control plane has sent no welcome within %v", welcomeTimeout))
+		}
+	})
 	hello := &umbrav1.SessionHello{Host: s.Host, Instance: s.instance, ProtocolVersion: protocolVersion}
-	if err := stream.Send(&umbrav1.SessionRequest{Message: &umbrav1.SessionRequest_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) {
+	err := stream.Send(&umbrav1.SessionRequest{Message: &umbrav1.SessionRequest_Hello{Hello: hello}})
+	if err != nil && !errors.Is(err, io.EOF) { // EOF says only that the stream is over; receiving tells why
 		return nil, fmt.Errorf("saying hello to the control plane: %w", err)
 	}
-	go func() { // ends with the stream, which ends when the caller returns
-		response, err := stream.Recv()
-		answers <- result{response, err}
-	}()
-	patience := s.Clock.NewTicker(welcomeTimeout)
-	defer patience.Stop()
-	select {
-	case first := <-answers:
-		if first.err != nil {
-			return nil, fmt.Errorf("waiting for the control plane's welcome: %w", first.err)
-		}
-		if welcome := first.response.GetWelcome(); welcome != nil {
-			return welcome, nil
-		}
-		return nil, errors.New("the control plane's first message is not a welcome")
-	case <-patience.C:
-		return nil, fmt.Errorf("the control plane has sent no welcome within %v", welcomeTimeout)
-	case <-ctx.Done():
+	first, err := stream.Recv()
+	switch {
+	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
+	case err != nil:
+		return nil, fmt.Errorf("waiting for the control plane's welcome: %w", err)
+	case first.GetWelcome() == nil:
+		return nil, errors.New("the control plane's first message is not a welcome")
 	}
+	return first.GetWelcome(), nil
 }

@@ -137,8 +137,16 @@ const (
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 25
 	// The main server is not running, so there is nothing to replicate.
 	ErrorReason_ERROR_REASON_SERVER_NOT_RUNNING ErrorReason = 26
-	// A host with this name exists, or is in use by pairs.
-	ErrorReason_ERROR_REASON_HOST_IN_USE ErrorReason = 27
+	// The server has no disk that can be replicated, or cannot be protected for another reason.
+	ErrorReason_ERROR_REASON_SERVER_NOT_PROTECTABLE ErrorReason = 27
+	// A resource of this name exists.
+	ErrorReason_ERROR_REASON_ALREADY_EXISTS ErrorReason = 28
+	// The caller's certificate does not allow the call.
+	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 29
+	// Changes of a disk are not tracked, so each cycle reads all of it.
+	ErrorReason_ERROR_REASON_CHANGES_NOT_TRACKED ErrorReason = 30
+	// The shadow host has a server of that name.
+	ErrorReason_ERROR_REASON_SERVER_NAME_TAKEN ErrorReason = 31
 )
 
 // Enum value maps for ErrorReason.
@@ -171,7 +179,11 @@ var (
 		24: "ERROR_REASON_SUPERSEDED",
 		25: "ERROR_REASON_INTERNAL",
 		26: "ERROR_REASON_SERVER_NOT_RUNNING",
-		27: "ERROR_REASON_HOST_IN_USE",
+		27: "ERROR_REASON_SERVER_NOT_PROTECTABLE",
+		28: "ERROR_REASON_ALREADY_EXISTS",
+		29: "ERROR_REASON_PERMISSION_DENIED",
+		30: "ERROR_REASON_CHANGES_NOT_TRACKED",
+		31: "ERROR_REASON_SERVER_NAME_TAKEN",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -201,7 +213,11 @@ var (
 		"ERROR_REASON_SUPERSEDED":              24,
 		"ERROR_REASON_INTERNAL":                25,
 		"ERROR_REASON_SERVER_NOT_RUNNING":      26,
-		"ERROR_REASON_HOST_IN_USE":             27,
+		"ERROR_REASON_SERVER_NOT_PROTECTABLE":  27,
+		"ERROR_REASON_ALREADY_EXISTS":          28,
+		"ERROR_REASON_PERMISSION_DENIED":       29,
+		"ERROR_REASON_CHANGES_NOT_TRACKED":     30,
+		"ERROR_REASON_SERVER_NAME_TAKEN":       31,
 	}
 )
 
@@ -455,7 +471,7 @@ const file_umbra_v1_failure_proto_rawDesc = "" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tSIDE_MAIN\x10\x01\x12\x0f\n" +
 	"\vSIDE_SHADOW\x10\x02\x12\x16\n" +
-	"\x12SIDE_CONTROL_PLANE\x10\x03*\xb6\a\n" +
+	"\x12SIDE_CONTROL_PLANE\x10\x03*\xd0\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x12\x1a\n" +
@@ -484,8 +500,12 @@ const file_umbra_v1_failure_proto_rawDesc = "" +
 	"\x18ERROR_REASON_BACKUP_BUSY\x10\x17\x12\x1b\n" +
 	"\x17ERROR_REASON_SUPERSEDED\x10\x18\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x19\x12#\n" +
-	"\x1fERROR_REASON_SERVER_NOT_RUNNING\x10\x1a\x12\x1c\n" +
-	"\x18ERROR_REASON_HOST_IN_USE\x10\x1b*\xcd\x02\n" +
+	"\x1fERROR_REASON_SERVER_NOT_RUNNING\x10\x1a\x12'\n" +
+	"#ERROR_REASON_SERVER_NOT_PROTECTABLE\x10\x1b\x12\x1f\n" +
+	"\x1bERROR_REASON_ALREADY_EXISTS\x10\x1c\x12\"\n" +
+	"\x1eERROR_REASON_PERMISSION_DENIED\x10\x1d\x12$\n" +
+	" ERROR_REASON_CHANGES_NOT_TRACKED\x10\x1e\x12\"\n" +
+	"\x1eERROR_REASON_SERVER_NAME_TAKEN\x10\x1f*\xcd\x02\n" +
 	"\bStepKind\x12\x19\n" +
 	"\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aSTEP_KIND_STOP_REPLICATION\x10\x01\x12\x18\n" +

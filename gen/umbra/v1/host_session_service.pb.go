@@ -554,7 +554,7 @@ type HostQuery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names the query in the answer.
 	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The pair's id.
+	// The pair's id. Empty for a question about the host.
 	DrPair string `protobuf:"bytes,2,opt,name=dr_pair,json=drPair,proto3" json:"dr_pair,omitempty"`
 	// The question.
 	//
@@ -562,6 +562,7 @@ type HostQuery struct {
 	//
 	//	*HostQuery_RecoveryPoints
 	//	*HostQuery_Diagnostics
+	//	*HostQuery_Inventory
 	Question      isHostQuery_Question `protobuf_oneof:"question"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -636,6 +637,15 @@ func (x *HostQuery) GetDiagnostics() *DiagnosticsQuery {
 	return nil
 }
 
+func (x *HostQuery) GetInventory() *InventoryQuery {
+	if x != nil {
+		if x, ok := x.Question.(*HostQuery_Inventory); ok {
+			return x.Inventory
+		}
+	}
+	return nil
+}
+
 type isHostQuery_Question interface {
 	isHostQuery_Question()
 }
@@ -650,9 +660,16 @@ type HostQuery_Diagnostics struct {
 	Diagnostics *DiagnosticsQuery `protobuf:"bytes,4,opt,name=diagnostics,proto3,oneof"`
 }
 
+type HostQuery_Inventory struct {
+	// What does the host have now?
+	Inventory *InventoryQuery `protobuf:"bytes,5,opt,name=inventory,proto3,oneof"`
+}
+
 func (*HostQuery_RecoveryPoints) isHostQuery_Question() {}
 
 func (*HostQuery_Diagnostics) isHostQuery_Question() {}
+
+func (*HostQuery_Inventory) isHostQuery_Question() {}
 
 // RecoveryPointsQuery asks for all recovery points of the pair.
 type RecoveryPointsQuery struct {
@@ -728,6 +745,43 @@ func (*DiagnosticsQuery) Descriptor() ([]byte, []int) {
 	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{9}
 }
 
+// InventoryQuery asks for the host's inventory as it is now.
+type InventoryQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InventoryQuery) Reset() {
+	*x = InventoryQuery{}
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InventoryQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InventoryQuery) ProtoMessage() {}
+
+func (x *InventoryQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InventoryQuery.ProtoReflect.Descriptor instead.
+func (*InventoryQuery) Descriptor() ([]byte, []int) {
+	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{10}
+}
+
 // QueryAnswer answers a query.
 type QueryAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -743,6 +797,7 @@ type QueryAnswer struct {
 	//
 	//	*QueryAnswer_RecoveryPoints
 	//	*QueryAnswer_Diagnostics
+	//	*QueryAnswer_Inventory
 	Answer        isQueryAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -750,7 +805,7 @@ type QueryAnswer struct {
 
 func (x *QueryAnswer) Reset() {
 	*x = QueryAnswer{}
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[10]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +817,7 @@ func (x *QueryAnswer) String() string {
 func (*QueryAnswer) ProtoMessage() {}
 
 func (x *QueryAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[10]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,7 +830,7 @@ func (x *QueryAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAnswer.ProtoReflect.Descriptor instead.
 func (*QueryAnswer) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{10}
+	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *QueryAnswer) GetId() uint64 {
@@ -824,6 +879,15 @@ func (x *QueryAnswer) GetDiagnostics() *DiagnosticsAnswer {
 	return nil
 }
 
+func (x *QueryAnswer) GetInventory() *Host {
+	if x != nil {
+		if x, ok := x.Answer.(*QueryAnswer_Inventory); ok {
+			return x.Inventory
+		}
+	}
+	return nil
+}
+
 type isQueryAnswer_Answer interface {
 	isQueryAnswer_Answer()
 }
@@ -838,9 +902,16 @@ type QueryAnswer_Diagnostics struct {
 	Diagnostics *DiagnosticsAnswer `protobuf:"bytes,5,opt,name=diagnostics,proto3,oneof"`
 }
 
+type QueryAnswer_Inventory struct {
+	// The inventory.
+	Inventory *Host `protobuf:"bytes,6,opt,name=inventory,proto3,oneof"`
+}
+
 func (*QueryAnswer_RecoveryPoints) isQueryAnswer_Answer() {}
 
 func (*QueryAnswer_Diagnostics) isQueryAnswer_Answer() {}
+
+func (*QueryAnswer_Inventory) isQueryAnswer_Answer() {}
 
 // RecoveryPointsAnswer holds the points.
 type RecoveryPointsAnswer struct {
@@ -853,7 +924,7 @@ type RecoveryPointsAnswer struct {
 
 func (x *RecoveryPointsAnswer) Reset() {
 	*x = RecoveryPointsAnswer{}
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[11]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +936,7 @@ func (x *RecoveryPointsAnswer) String() string {
 func (*RecoveryPointsAnswer) ProtoMessage() {}
 
 func (x *RecoveryPointsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[11]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +949,7 @@ func (x *RecoveryPointsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoveryPointsAnswer.ProtoReflect.Descriptor instead.
 func (*RecoveryPointsAnswer) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{11}
+	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RecoveryPointsAnswer) GetRecoveryPoints() []*RecoveryPoint {
@@ -899,7 +970,7 @@ type DiagnosticsAnswer struct {
 
 func (x *DiagnosticsAnswer) Reset() {
 	*x = DiagnosticsAnswer{}
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[12]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +982,7 @@ func (x *DiagnosticsAnswer) String() string {
 func (*DiagnosticsAnswer) ProtoMessage() {}
 
 func (x *DiagnosticsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[12]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +995,7 @@ func (x *DiagnosticsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnosticsAnswer.ProtoReflect.Descriptor instead.
 func (*DiagnosticsAnswer) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{12}
+	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DiagnosticsAnswer) GetFiles() []*DiagnosticsFile {
@@ -947,7 +1018,7 @@ type DiagnosticsFile struct {
 
 func (x *DiagnosticsFile) Reset() {
 	*x = DiagnosticsFile{}
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[13]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1030,7 @@ func (x *DiagnosticsFile) String() string {
 func (*DiagnosticsFile) ProtoMessage() {}
 
 func (x *DiagnosticsFile) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[13]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1043,7 @@ func (x *DiagnosticsFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnosticsFile.ProtoReflect.Descriptor instead.
 func (*DiagnosticsFile) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{13}
+	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DiagnosticsFile) GetName() string {
@@ -1023,22 +1094,25 @@ const file_umbra_v1_host_session_service_proto_rawDesc = "" +
 	"\n" +
 	"results_in\x18\x03 \x01(\x04R\tresultsIn\x126\n" +
 	"\vassignments\x18\x04 \x03(\v2\x14.umbra.v1.AssignmentR\vassignments\x12(\n" +
-	"\x10removed_dr_pairs\x18\x05 \x03(\tR\x0eremovedDrPairs\"\xca\x01\n" +
+	"\x10removed_dr_pairs\x18\x05 \x03(\tR\x0eremovedDrPairs\"\x84\x02\n" +
 	"\tHostQuery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
 	"\adr_pair\x18\x02 \x01(\tR\x06drPair\x12H\n" +
 	"\x0frecovery_points\x18\x03 \x01(\v2\x1d.umbra.v1.RecoveryPointsQueryH\x00R\x0erecoveryPoints\x12>\n" +
-	"\vdiagnostics\x18\x04 \x01(\v2\x1a.umbra.v1.DiagnosticsQueryH\x00R\vdiagnosticsB\n" +
+	"\vdiagnostics\x18\x04 \x01(\v2\x1a.umbra.v1.DiagnosticsQueryH\x00R\vdiagnostics\x128\n" +
+	"\tinventory\x18\x05 \x01(\v2\x18.umbra.v1.InventoryQueryH\x00R\tinventoryB\n" +
 	"\n" +
 	"\bquestion\"\x15\n" +
 	"\x13RecoveryPointsQuery\"\x12\n" +
-	"\x10DiagnosticsQuery\"\xec\x01\n" +
+	"\x10DiagnosticsQuery\"\x10\n" +
+	"\x0eInventoryQuery\"\x9c\x02\n" +
 	"\vQueryAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\x05R\x04code\x12#\n" +
 	"\rerror_message\x18\x03 \x01(\tR\ferrorMessage\x12I\n" +
 	"\x0frecovery_points\x18\x04 \x01(\v2\x1e.umbra.v1.RecoveryPointsAnswerH\x00R\x0erecoveryPoints\x12?\n" +
-	"\vdiagnostics\x18\x05 \x01(\v2\x1b.umbra.v1.DiagnosticsAnswerH\x00R\vdiagnosticsB\b\n" +
+	"\vdiagnostics\x18\x05 \x01(\v2\x1b.umbra.v1.DiagnosticsAnswerH\x00R\vdiagnostics\x12.\n" +
+	"\tinventory\x18\x06 \x01(\v2\x0e.umbra.v1.HostH\x00R\tinventoryB\b\n" +
 	"\x06answer\"X\n" +
 	"\x14RecoveryPointsAnswer\x12@\n" +
 	"\x0frecovery_points\x18\x01 \x03(\v2\x17.umbra.v1.RecoveryPointR\x0erecoveryPoints\"D\n" +
@@ -1062,7 +1136,7 @@ func file_umbra_v1_host_session_service_proto_rawDescGZIP() []byte {
 	return file_umbra_v1_host_session_service_proto_rawDescData
 }
 
-var file_umbra_v1_host_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_umbra_v1_host_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_umbra_v1_host_session_service_proto_goTypes = []any{
 	(*SessionRequest)(nil),       // 0: umbra.v1.SessionRequest
 	(*SessionHello)(nil),         // 1: umbra.v1.SessionHello
@@ -1074,42 +1148,45 @@ var file_umbra_v1_host_session_service_proto_goTypes = []any{
 	(*HostQuery)(nil),            // 7: umbra.v1.HostQuery
 	(*RecoveryPointsQuery)(nil),  // 8: umbra.v1.RecoveryPointsQuery
 	(*DiagnosticsQuery)(nil),     // 9: umbra.v1.DiagnosticsQuery
-	(*QueryAnswer)(nil),          // 10: umbra.v1.QueryAnswer
-	(*RecoveryPointsAnswer)(nil), // 11: umbra.v1.RecoveryPointsAnswer
-	(*DiagnosticsAnswer)(nil),    // 12: umbra.v1.DiagnosticsAnswer
-	(*DiagnosticsFile)(nil),      // 13: umbra.v1.DiagnosticsFile
-	(*Host)(nil),                 // 14: umbra.v1.Host
-	(*AssignmentReport)(nil),     // 15: umbra.v1.AssignmentReport
-	(*durationpb.Duration)(nil),  // 16: google.protobuf.Duration
-	(*Assignment)(nil),           // 17: umbra.v1.Assignment
-	(*RecoveryPoint)(nil),        // 18: umbra.v1.RecoveryPoint
+	(*InventoryQuery)(nil),       // 10: umbra.v1.InventoryQuery
+	(*QueryAnswer)(nil),          // 11: umbra.v1.QueryAnswer
+	(*RecoveryPointsAnswer)(nil), // 12: umbra.v1.RecoveryPointsAnswer
+	(*DiagnosticsAnswer)(nil),    // 13: umbra.v1.DiagnosticsAnswer
+	(*DiagnosticsFile)(nil),      // 14: umbra.v1.DiagnosticsFile
+	(*Host)(nil),                 // 15: umbra.v1.Host
+	(*AssignmentReport)(nil),     // 16: umbra.v1.AssignmentReport
+	(*durationpb.Duration)(nil),  // 17: google.protobuf.Duration
+	(*Assignment)(nil),           // 18: umbra.v1.Assignment
+	(*RecoveryPoint)(nil),        // 19: umbra.v1.RecoveryPoint
 }
 var file_umbra_v1_host_session_service_proto_depIdxs = []int32{
 	1,  // 0: umbra.v1.SessionRequest.hello:type_name -> umbra.v1.SessionHello
-	14, // 1: umbra.v1.SessionRequest.inventory:type_name -> umbra.v1.Host
+	15, // 1: umbra.v1.SessionRequest.inventory:type_name -> umbra.v1.Host
 	2,  // 2: umbra.v1.SessionRequest.reports:type_name -> umbra.v1.AssignmentReports
 	3,  // 3: umbra.v1.SessionRequest.heartbeat:type_name -> umbra.v1.Heartbeat
-	10, // 4: umbra.v1.SessionRequest.query_answer:type_name -> umbra.v1.QueryAnswer
-	15, // 5: umbra.v1.AssignmentReports.reports:type_name -> umbra.v1.AssignmentReport
+	11, // 4: umbra.v1.SessionRequest.query_answer:type_name -> umbra.v1.QueryAnswer
+	16, // 5: umbra.v1.AssignmentReports.reports:type_name -> umbra.v1.AssignmentReport
 	5,  // 6: umbra.v1.SessionResponse.welcome:type_name -> umbra.v1.SessionWelcome
 	6,  // 7: umbra.v1.SessionResponse.assignments:type_name -> umbra.v1.AssignmentSet
 	7,  // 8: umbra.v1.SessionResponse.query:type_name -> umbra.v1.HostQuery
-	16, // 9: umbra.v1.SessionWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	16, // 10: umbra.v1.SessionWelcome.lease:type_name -> google.protobuf.Duration
-	17, // 11: umbra.v1.AssignmentSet.assignments:type_name -> umbra.v1.Assignment
+	17, // 9: umbra.v1.SessionWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	17, // 10: umbra.v1.SessionWelcome.lease:type_name -> google.protobuf.Duration
+	18, // 11: umbra.v1.AssignmentSet.assignments:type_name -> umbra.v1.Assignment
 	8,  // 12: umbra.v1.HostQuery.recovery_points:type_name -> umbra.v1.RecoveryPointsQuery
 	9,  // 13: umbra.v1.HostQuery.diagnostics:type_name -> umbra.v1.DiagnosticsQuery
-	11, // 14: umbra.v1.QueryAnswer.recovery_points:type_name -> umbra.v1.RecoveryPointsAnswer
-	12, // 15: umbra.v1.QueryAnswer.diagnostics:type_name -> umbra.v1.DiagnosticsAnswer
-	18, // 16: umbra.v1.RecoveryPointsAnswer.recovery_points:type_name -> umbra.v1.RecoveryPoint
-	13, // 17: umbra.v1.DiagnosticsAnswer.files:type_name -> umbra.v1.DiagnosticsFile
-	0,  // 18: umbra.v1.HostSessionService.Session:input_type -> umbra.v1.SessionRequest
-	4,  // 19: umbra.v1.HostSessionService.Session:output_type -> umbra.v1.SessionResponse
-	19, // [19:20] is the sub-list for method output_type
-	18, // [18:19] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	10, // 14: umbra.v1.HostQuery.inventory:type_name -> umbra.v1.InventoryQuery
+	12, // 15: umbra.v1.QueryAnswer.recovery_points:type_name -> umbra.v1.RecoveryPointsAnswer
+	13, // 16: umbra.v1.QueryAnswer.diagnostics:type_name -> umbra.v1.DiagnosticsAnswer
+	15, // 17: umbra.v1.QueryAnswer.inventory:type_name -> umbra.v1.Host
+	19, // 18: umbra.v1.RecoveryPointsAnswer.recovery_points:type_name -> umbra.v1.RecoveryPoint
+	14, // 19: umbra.v1.DiagnosticsAnswer.files:type_name -> umbra.v1.DiagnosticsFile
+	0,  // 20: umbra.v1.HostSessionService.Session:input_type -> umbra.v1.SessionRequest
+	4,  // 21: umbra.v1.HostSessionService.Session:output_type -> umbra.v1.SessionResponse
+	21, // [21:22] is the sub-list for method output_type
+	20, // [20:21] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_umbra_v1_host_session_service_proto_init() }
@@ -1135,10 +1212,12 @@ func file_umbra_v1_host_session_service_proto_init() {
 	file_umbra_v1_host_session_service_proto_msgTypes[7].OneofWrappers = []any{
 		(*HostQuery_RecoveryPoints)(nil),
 		(*HostQuery_Diagnostics)(nil),
+		(*HostQuery_Inventory)(nil),
 	}
-	file_umbra_v1_host_session_service_proto_msgTypes[10].OneofWrappers = []any{
+	file_umbra_v1_host_session_service_proto_msgTypes[11].OneofWrappers = []any{
 		(*QueryAnswer_RecoveryPoints)(nil),
 		(*QueryAnswer_Diagnostics)(nil),
+		(*QueryAnswer_Inventory)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1146,7 +1225,7 @@ func file_umbra_v1_host_session_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_umbra_v1_host_session_service_proto_rawDesc), len(file_umbra_v1_host_session_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -852,9 +852,7 @@ func (x *CoverageStored) GetCoverage() *Coverage {
 
 // CompletePoint asks the shadow to make the recovery point.
 type CompletePoint struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Bytes that changed on the main disks since the point before.
-	ChangedBytes  int64 `protobuf:"varint,1,opt,name=changed_bytes,json=changedBytes,proto3" json:"changed_bytes,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -887,13 +885,6 @@ func (x *CompletePoint) ProtoReflect() protoreflect.Message {
 // Deprecated: Use CompletePoint.ProtoReflect.Descriptor instead.
 func (*CompletePoint) Descriptor() ([]byte, []int) {
 	return file_umbra_v1_replication_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *CompletePoint) GetChangedBytes() int64 {
-	if x != nil {
-		return x.ChangedBytes
-	}
-	return 0
 }
 
 // PointStored confirms the recovery point. Only now may the older checkpoint be deleted.
@@ -1055,9 +1046,8 @@ const file_umbra_v1_replication_proto_rawDesc = "" +
 	"\x0fCoverageReached\x12.\n" +
 	"\bcoverage\x18\x01 \x01(\v2\x12.umbra.v1.CoverageR\bcoverage\"@\n" +
 	"\x0eCoverageStored\x12.\n" +
-	"\bcoverage\x18\x01 \x01(\v2\x12.umbra.v1.CoverageR\bcoverage\"4\n" +
-	"\rCompletePoint\x12#\n" +
-	"\rchanged_bytes\x18\x01 \x01(\x03R\fchangedBytes\"T\n" +
+	"\bcoverage\x18\x01 \x01(\v2\x12.umbra.v1.CoverageR\bcoverage\"\x0f\n" +
+	"\rCompletePoint\"T\n" +
 	"\vPointStored\x12%\n" +
 	"\x0erecovery_point\x18\x01 \x01(\tR\rrecoveryPoint\x12\x1e\n" +
 	"\n" +
