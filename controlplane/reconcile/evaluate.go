@@ -10,83 +10,23 @@ import (
 )
 
 const (
-	// beat is how exactly time-outs are kept.
-	beat = 200 * time.Millisecond
+	// storeTimeout bounds how long one evaluation may wait for the store.
+	storeTimeout = 5 * time.Second
+	// retryAfter is when a pair is looked at again whose evaluation failed.
+	retryAfter = time.Second
 	// eventsMax bounds what one evaluation may do to a pair; a failover takes three.
 	eventsMax = 16
 )
 
-// waiting is a step that a pair is in, and since when this process has seen it there. After a restart the step has
-// its whole budget again: a wall clock that jumps can end no step early.
-type waiting struct {
-	operation string
-	step      drpair.StepKind
-	since     time.Time
-}
-
-// Run evaluates pairs when they, their reports or their hosts' connections change, and when something is due, until the
-// context ends.
-func (e *Engine) Run(ctx context.Context) error {
-	records, reports, hosts := e.Records.Feed().Subscribe(), e.Observed.Pairs().Subscribe(), e.Observed.Connections().Subscribe()
-	defer records.Close()
-	defer reports.Close()
-	defer hosts.Close()
-	ticker := e.Clock.NewTicker(beat)
-	defer ticker.Stop()
-	due := map[string]time.Time{}
-	for _, entry := range e.Records.List() {
-		due[entry.Record.Pair.ID] = time.Time{}
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-records.C():
-			mark(due, records.Take())
-		case <-reports.C():
-			mark(due, reports.Take())
-		case <-hosts.C():
-			e.markHosts(due, hosts.Take())
-		case <-ticker.C:
-		}
-		now := e.Clock.Now()
-		for pair, at := range due {
-			if now.Before(at) {
-				continue
-			}
-			delete(due, pair)
-			if next, again := e.evaluate(ctx, pair); again {
-				due[pair] = next
-			}
-		}
-	}
-}
-
-func mark(due map[string]time.Time, pairs []string) {
-	for _, pair := range pairs {
-		due[pair] = time.Time{}
-	}
-}
-
-func (e *Engine) markHosts(due map[string]time.Time, hosts []string) {
-	changed := map[string]bool{}
-	for _, host := range hosts {
-		changed[host] = true
-	}
-	for _, entry := range e.Records.List() {
-		if p := entry.Record.Pair; changed[p.Main.Host] || changed[p.Shadow.Host] {
-			due[p.ID] = time.Time{}
-		}
-	}
-}
-
 // evaluate applies to a pair all that is known, until nothing is news. It returns when to look again, if something
 // will be due.
 func (e *Engine) evaluate(ctx context.Context, pair string) (next time.Time, again bool) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	entry, ok := e.Records.Get(pair)
 	if !ok {
 		e.Observed.Forget(pair)
-		delete(e.waiting, pair)
+		e.steps.forget(pair)
 		return time.Time{}, false
 	}
 	for range eventsMax {
@@ -104,10 +44,10 @@ func (e *Engine) evaluate(ctx context.Context, pair string) (next time.Time, aga
 			}
 			fallthrough
 		case err != nil:
-			if ctx.Err() == nil {
+			if !errors.Is(err, context.Canceled) {
 				e.Log.Warn("pair not evaluated, trying again", "pair", pair, "error", err)
 			}
-			return e.Clock.Now().Add(time.Second), true
+			return e.Clock.Now().Add(retryAfter), true
 		case !news:
 			return next, again
 		}

@@ -31,6 +31,7 @@ type Store interface {
 type Records interface {
 	Get(id string) (store.Entry, bool)
 	List() []store.Entry
+	ByHost(host string) []store.Entry
 	Feed() *feed.Feed[string]
 }
 
@@ -48,11 +49,11 @@ type Config struct {
 // Engine is safe for concurrent use.
 type Engine struct {
 	Config
-	waiting map[string]waiting // of Run alone
+	steps *steppings
 }
 
 // New makes an engine. Run it to have reports taken up and time-outs kept.
-func New(cfg Config) *Engine { return &Engine{Config: cfg, waiting: map[string]waiting{}} }
+func New(cfg Config) *Engine { return &Engine{Config: cfg, steps: newSteppings()} }
 
 // ErrETag means that the pair is not what the caller has read.
 var ErrETag = errors.New("the pair has changed since it was read")
@@ -80,15 +81,12 @@ func (e *Engine) Request(ctx context.Context, req Request) (drpair.Record, error
 		if err != nil || found {
 			return rec, err
 		}
-		entry, err := e.Store.Pair(ctx, req.Pair)
+		entry, change, err := e.decide(ctx, req, operationID)
 		if err != nil {
-			return drpair.Record{}, err
-		}
-		if req.ETag != "" && req.ETag != store.ETag(entry.Record.Pair) {
-			return drpair.Record{}, ErrETag
-		}
-		change, err := drpair.Apply(entry.Record, req.Event(operationID), e.Clock.Now())
-		if err != nil {
+			// The same request may have been carried out since it was looked for, and be what is in its own way.
+			if rec, found, lookupErr := e.repeated(ctx, req.Key); lookupErr == nil && found {
+				return rec, nil
+			}
 			return drpair.Record{}, err
 		}
 		stored, err := e.Store.Commit(ctx, entry, change, req.Key)
@@ -102,6 +100,19 @@ func (e *Engine) Request(ctx context.Context, req Request) (drpair.Record, error
 		return stored.Record, nil
 	}
 	return drpair.Record{}, fmt.Errorf("storing the request on pair %s: %w", req.Pair, store.ErrConflict)
+}
+
+// decide reads the pair and finds what the request makes of it.
+func (e *Engine) decide(ctx context.Context, req Request, operationID string) (store.Entry, drpair.Change, error) {
+	entry, err := e.Store.Pair(ctx, req.Pair)
+	if err != nil {
+		return store.Entry{}, drpair.Change{}, err
+	}
+	if req.ETag != "" && req.ETag != store.ETag(entry.Record.Pair) {
+		return store.Entry{}, drpair.Change{}, ErrETag
+	}
+	change, err := drpair.Apply(entry.Record, req.Event(operationID), e.Clock.Now())
+	return entry, change, err
 }
 
 // Create stores a new pair, exactly once for each key. Errors as of store.Create.

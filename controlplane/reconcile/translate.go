@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -11,13 +12,20 @@ import (
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
 
+// What a host says is stored with the pair, so it is bounded.
+const (
+	textBytesMax = 4 << 10
+	textsMax     = 16
+	stepsMax     = 32
+)
+
 func mainReported(main observed.Main) drpair.MainReported {
 	return drpair.MainReported{
 		Epoch:            main.Epoch,
 		ResyncGeneration: main.Report.GetResyncGeneration(),
 		Phase:            drpair.MainPhase(enumWord(main.Report.GetPhase().String(), "MAIN_PHASE_")),
 		Failure:          failure(main.Report.GetFailure()),
-		FenceMessage:     main.Report.GetFenceMessage(),
+		FenceMessage:     bounded(main.Report.GetFenceMessage()),
 	}
 }
 
@@ -35,6 +43,7 @@ func shadowReported(shadow observed.Shadow) drpair.ShadowReported {
 }
 
 func steps(reported []*umbrav1.Step) []drpair.Step {
+	reported = reported[:min(len(reported), stepsMax)]
 	steps := make([]drpair.Step, len(reported))
 	for i, step := range reported {
 		steps[i] = drpair.Step{
@@ -42,7 +51,7 @@ func steps(reported []*umbrav1.Step) []drpair.Step {
 			State:     drpair.StepState(enumWord(step.GetState().String(), "STEP_STATE_")),
 			StartTime: timeOf(step.GetStartTime()),
 			EndTime:   timeOf(step.GetEndTime()),
-			Message:   step.GetMessage(),
+			Message:   bounded(step.GetMessage()),
 		}
 	}
 	return steps
@@ -57,12 +66,28 @@ func failure(reported *umbrav1.Failure) *drpair.Failure {
 		Reason:    drpair.Reason(enumWord(reported.GetReason().String(), "ERROR_REASON_")),
 		Step:      drpair.StepKind(enumWord(reported.GetStep().String(), "STEP_KIND_")),
 		Side:      drpair.Side(enumWord(reported.GetSide().String(), "SIDE_")),
-		Message:   reported.GetMessage(),
-		Causes:    reported.GetPossibleCauses(),
-		Actions:   reported.GetRecommendedActions(),
+		Message:   bounded(reported.GetMessage()),
+		Causes:    boundedAll(reported.GetPossibleCauses()),
+		Actions:   boundedAll(reported.GetRecommendedActions()),
 		Retryable: reported.GetRetryable(),
 		Time:      timeOf(reported.GetOccurTime()),
 	}
+}
+
+// bounded cuts a text that is too long, without leaving half a character.
+func bounded(text string) string {
+	if len(text) <= textBytesMax {
+		return text
+	}
+	return strings.ToValidUTF8(text[:textBytesMax], "") + "…"
+}
+
+func boundedAll(texts []string) []string {
+	texts = slices.Clone(texts[:min(len(texts), textsMax)])
+	for i, text := range texts {
+		texts[i] = bounded(text)
+	}
+	return texts
 }
 
 // enumWord is the word that drpair uses for a value of an enum: its name without prefix, and "" for the unset one.

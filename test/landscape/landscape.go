@@ -102,6 +102,12 @@ func issue(dir string) error {
 
 func start(ctx context.Context, l *lab.Lab, cfg Config, keys string) (*Landscape, error) {
 	kept := filepath.Join(l.Dir(), "keys")
+	// An earlier landscape whose files were kept: this one begins anew.
+	for _, old := range []string{kept, filepath.Join(l.Control.Dir, "state"), filepath.Join(l.Main.Dir, "umbra"), filepath.Join(l.Shadow.Dir, "umbra")} {
+		if err := os.RemoveAll(old); err != nil {
+			return nil, fmt.Errorf("removing what an earlier landscape has left: %w", err)
+		}
+	}
 	if err := os.CopyFS(kept, os.DirFS(keys)); err != nil {
 		return nil, fmt.Errorf("keeping the keys: %w", err)
 	}
