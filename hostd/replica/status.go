@@ -50,6 +50,16 @@ func (r *Replica) Status(name string) Status {
 	return p.status
 }
 
+// Refresh has the status say what the store holds now, after somebody else has changed it: deleted points, opened a view.
+func (r *Replica) Refresh(name string) {
+	r.mu.Lock()
+	p := r.pairs[name]
+	r.mu.Unlock()
+	if p != nil {
+		p.refresh()
+	}
+}
+
 // refresh works the status out anew and tells whoever wants to know, if it changed.
 func (p *pair) refresh() {
 	var bytes int64

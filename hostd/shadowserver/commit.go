@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	flattenInterval = time.Second
+	flattenInterval = 250 * time.Millisecond
 	// flattenStall is how long no byte may move before the flattening is called stuck and begun anew.
 	flattenStall = 10 * time.Minute
 	// flattenTimeout bounds one try; the next goes on where it ended.
@@ -173,5 +173,6 @@ func (w *worker) deletePoints(ctx context.Context) (string, error) {
 	if err := store.DiscardDraft(ctx); err != nil {
 		return "", fmt.Errorf("discarding the unfinished recovery point: %w", err)
 	}
+	w.cfg.Replica.Refresh(w.pair)
 	return fmt.Sprintf("%d recovery points were deleted", count), nil
 }

@@ -16,6 +16,8 @@ type Replica interface {
 	Store(pair string) (*recoverystore.Store, error)
 	// Status is the present state of a pair, from memory.
 	Status(pair string) replica.Status
+	// Refresh has Status say what the store holds now. It is called after the store was changed here.
+	Refresh(pair string)
 	// Delete stops the pair's streams and removes its store. A pair without a store is no error.
 	Delete(ctx context.Context, pair string) error
 }

@@ -84,6 +84,9 @@ func (r *fakeReplica) Store(string) (*recoverystore.Store, error) {
 	return r.store, nil
 }
 
+// Refresh has nothing to do: Status looks into the store each time.
+func (r *fakeReplica) Refresh(string) {}
+
 func (r *fakeReplica) Status(string) replica.Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
