@@ -33,6 +33,26 @@ func (d *demo) change(ctx context.Context) error {
 	return nil
 }
 
+// state shows the pair's state and what can be done.
+func (d *demo) state(ctx context.Context) error {
+	var answer umbrav1.GetDRPairResponse
+	if err := d.call(ctx, "umbra.v1.FailoverService/GetDRPair", &umbrav1.GetDRPairRequest{Name: pairName}, &answer); err != nil {
+		return err
+	}
+	pair := answer.GetDrPair()
+	fmt.Println(pairLine(pair))
+	allowed := make([]string, len(pair.GetAllowedActions()))
+	for i, action := range pair.GetAllowedActions() {
+		allowed[i] = strings.ToLower(short(action.String(), "DR_PAIR_ACTION_"))
+	}
+	if len(allowed) == 0 {
+		allowed = []string{"nothing, while " + pair.GetCurrentOperation() + " is running"}
+	}
+	say("   allowed: %s", strings.Join(allowed, ", "))
+	say("   next:    %s", pair.GetNextStep())
+	return nil
+}
+
 func (d *demo) commit(ctx context.Context) error {
 	title("8. The data is right: commit the failover, and delete the recovery points")
 	request := &umbrav1.CommitFailoverRequest{Name: pairName, DeleteRecoveryPoints: true}
@@ -43,12 +63,9 @@ func (d *demo) commit(ctx context.Context) error {
 	if err := d.follow(ctx, answer.GetOperation()); err != nil {
 		return err
 	}
-	var pair umbrav1.GetDRPairResponse
-	if err := d.call(ctx, "umbra.v1.FailoverService/GetDRPair", &umbrav1.GetDRPairRequest{Name: pairName}, &pair); err != nil {
+	if err := d.state(ctx); err != nil {
 		return err
 	}
-	fmt.Println(pairLine(pair.GetDrPair()))
-	say("   next: %s", pair.GetDrPair().GetNextStep())
 	blocks, err := d.scape.Shadow.Virsh(ctx, "dumpxml", server)
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ func short(name, prefix string) string {
 func size(n int64) string { return humanize.IBytes(uint64(max(0, n))) } //nolint:gosec // not negative
 
 func hostLines(host *umbrav1.Host) string {
-	lines := fmt.Sprintf("   %-14s libvirt %s, QEMU %s, %s of memory free, %s of space for recovery points",
+	lines := fmt.Sprintf("   %-14s libvirt %s, %s, %s of memory free, %s of space for recovery points",
 		host.GetName(), host.GetLibvirtVersion(), host.GetHypervisorVersion(),
 		size(host.GetCapacity().GetMemoryFreeBytes()), size(host.GetCapacity().GetStoreFreeBytes()))
 	for _, server := range host.GetServers() {

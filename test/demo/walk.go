@@ -157,13 +157,16 @@ func (d *demo) failover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := d.state(ctx); err != nil {
+		return err
+	}
 	found, err := d.booted(ctx, guest, answer.GetOperation(), asked, &d.failoverIn)
 	if err != nil {
 		return err
 	}
 	d.recovered = found.Last
 	say("   Of %d announced records the newest point holds %d.", d.written, found.Last)
-	return nil
+	return d.state(ctx)
 }
 
 // shadowConsole reads the shadow server's console from what comes next.
