@@ -49,8 +49,9 @@ func main() {
 	kong.Parse(&f, kong.Name("umbra-controlplane"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: f.LogLevel}))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, f, log); err != nil {
+	err := run(ctx, f, log)
+	stop()
+	if err != nil {
 		log.Error("the control plane has stopped", "error", err)
 		fmt.Fprintln(os.Stderr, "umbra-controlplane:", err)
 		os.Exit(1)

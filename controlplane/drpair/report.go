@@ -55,7 +55,8 @@ func replicationReported(rec Record, e MainReported, now time.Time) Change {
 	if p.Paused || e.ResyncGeneration != p.ResyncGeneration {
 		return unchanged(rec)
 	}
-	state, failure := p.State, e.Failure
+	var state State
+	failure := e.Failure
 	switch e.Phase {
 	case MainInitialSync:
 		state = InitialSync

@@ -60,8 +60,10 @@ func announced(t *testing.T, h *lab.Host, name string) uint64 {
 func TestGuestBootsFromItsOwnDiskAndWritesTheLedger(t *testing.T) {
 	l := labtest.Up(t, labtest.Config(t))
 	h := l.Main
-	spec := lab.GuestSpec{Name: "writer", DiskBytes: []int64{smallDisk, smallDisk / 2}, Format: guest.Raw,
-		Address: netip.MustParsePrefix("198.19.0.10/24")}
+	spec := lab.GuestSpec{
+		Name: "writer", DiskBytes: []int64{smallDisk, smallDisk / 2}, Format: guest.Raw,
+		Address: netip.MustParsePrefix("198.19.0.10/24"),
+	}
 	fresh := startGuest(t, h, spec)
 	if fresh.Last != 0 || !fresh.Intact() || fresh.Disks != 2 {
 		t.Fatalf("a fresh ledger: %+v", fresh)

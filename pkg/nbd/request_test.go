@@ -41,8 +41,10 @@ func serveReads(isStructured bool, seen func(wireRequest)) func(*peer) {
 
 func TestReadsAreSplitAtTheLargestBlock(t *testing.T) {
 	var lengths []uint32
-	c := dialScript(t, script{size: 1 << 20, structured: true, blocks: []uint32{512, 4096, 10240},
-		play: serveReads(true, func(r wireRequest) { lengths = append(lengths, r.length) })}, Config{InFlightMax: 2})
+	c := dialScript(t, script{
+		size: 1 << 20, structured: true, blocks: []uint32{512, 4096, 10240},
+		play: serveReads(true, func(r wireRequest) { lengths = append(lengths, r.length) }),
+	}, Config{InFlightMax: 2})
 	p := make([]byte, 25600)
 	if err := c.ReadAt(context.Background(), p, 1024); err != nil {
 		t.Fatal(err)
@@ -112,12 +114,14 @@ func TestAServerErrorLeavesTheConnectionUsable(t *testing.T) {
 }
 
 func TestRangesOutsideTheExportAreNeverSent(t *testing.T) {
-	c := dialScript(t, script{size: 1<<20 + 100, structured: true, blocks: []uint32{512, 4096, 1 << 20},
+	c := dialScript(t, script{
+		size: 1<<20 + 100, structured: true, blocks: []uint32{512, 4096, 1 << 20},
 		play: serveReads(true, func(r wireRequest) {
 			if r.offset != 1<<20 {
 				t.Errorf("sent: %+v", r)
 			}
-		})}, Config{})
+		}),
+	}, Config{})
 	for _, r := range []struct {
 		off    uint64
 		length int

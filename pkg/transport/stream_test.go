@@ -18,10 +18,9 @@ import (
 	"github.com/umbra-dr/umbra/pkg/transport"
 )
 
-func complete(n int64) *umbrav1.MainMessage {
-	return &umbrav1.MainMessage{Message: &umbrav1.MainMessage_CompletePoint{
-		CompletePoint: &umbrav1.CompletePoint{ChangedBytes: n},
-	}}
+// control is a control message that can be told from others.
+func control(n uint64) *umbrav1.MainMessage {
+	return &umbrav1.MainMessage{Message: &umbrav1.MainMessage_Hello{Hello: &umbrav1.ReplicationHello{Epoch: n}}}
 }
 
 func stored(id string) *umbrav1.ShadowMessage {
@@ -53,7 +52,7 @@ func describe(disk uint32, cluster uint64, sum transport.Sum) string {
 func describeAll(r transport.Received) []string {
 	switch {
 	case r.Control != nil:
-		return []string{fmt.Sprintf("control %d", r.Control.GetCompletePoint().GetChangedBytes())}
+		return []string{fmt.Sprintf("control %d", r.Control.GetHello().GetEpoch())}
 	case r.Zeros != nil:
 		return []string{fmt.Sprintf("zeros %d %d %d", r.Zeros.Disk, r.Zeros.First, r.Zeros.Count)}
 	}
@@ -96,7 +95,7 @@ func TestWhatIsSentArrivesOnceAndInOrder(t *testing.T) {
 				var what []string
 				switch rapid.SampledFrom([]string{"data", "data", "data", "gap", "zeros", "control"}).Draw(t, "kind") {
 				case "control":
-					what, err = []string{fmt.Sprintf("control %d", i)}, s.SendControl(complete(int64(i)))
+					what, err = []string{fmt.Sprintf("control %d", i)}, s.SendControl(control(uint64(i)))
 				case "zeros":
 					what, err = []string{fmt.Sprintf("zeros %d %d 7", disk, next)}, s.SendZeros(disk, next, 7)
 				case "gap":
@@ -209,7 +208,7 @@ func TestCancellingEndsTheHandler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SendControl(complete(1)); err != nil {
+	if err := s.SendControl(control(1)); err != nil {
 		t.Fatal(err)
 	}
 	cancel()

@@ -29,8 +29,9 @@ func main() {
 	var f flags
 	kong.Parse(&f, kong.Name("umbra-demo"), kong.Description("The main job of Umbra, end to end, on this machine."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, f); err != nil {
+	err := run(ctx, f)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "\nThe demo has stopped:", err)
 		os.Exit(1)
 	}
@@ -50,9 +51,12 @@ func run(ctx context.Context, f flags) error {
 	d := &demo{scape: scape, grpcurl: f.Grpcurl, began: began}
 	d.done("everything is up")
 	err = d.walk(ctx)
-	if err != nil || f.Down {
+	switch {
+	case f.Down:
 		say("\nTaking the lab down.")
 		err = errors.Join(err, scape.Down(context.WithoutCancel(ctx)))
+	case err != nil:
+		say("\nThe lab is left as it is. Logs are in %s/*/*.log; umbra-lab --dir %s down takes it down.", f.Dir, f.Dir)
 	}
 	if err == nil {
 		d.summary(f)

@@ -56,8 +56,10 @@ func TestAFailoverWithoutTheMappedNetworkFailsAndTheThreeWaysOnWork(t *testing.T
 		t.Fatal(err)
 	}
 	for _, command := range [][]string{
-		{"ip", "link", "add", "br-dr", "type", "bridge"}, {"ip", "link", "set", "br-dr", "up"},
-		{"virsh", "net-define", file}, {"virsh", "net-start", "dr-net"},
+		{"ip", "link", "add", "br-dr", "type", "bridge"},
+		{"ip", "link", "set", "br-dr", "up"},
+		{"virsh", "net-define", file},
+		{"virsh", "net-start", "dr-net"},
 	} {
 		if out, err := w.Shadow.Command(w.ctx(), command[0], command[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", command, err, out)

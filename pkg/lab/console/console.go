@@ -14,8 +14,9 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/umbra-dr/umbra/pkg/lab/ledger"
 	"golang.org/x/sys/unix"
+
+	"github.com/umbra-dr/umbra/pkg/lab/ledger"
 )
 
 // pendingBytesMax bounds what is held of a log in which the awaited text does not come.

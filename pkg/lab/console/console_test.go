@@ -9,8 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/umbra-dr/umbra/pkg/lab/console"
 	"go.uber.org/goleak"
+
+	"github.com/umbra-dr/umbra/pkg/lab/console"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -73,8 +73,10 @@ func parseBoot(told string) (Report, bool) {
 		}
 		numbers[i] = n
 	}
-	r := Report{Last: numbers[0], Gaps: int(numbers[1]), BadChecksums: int(numbers[2]), Torn: numbers[3] != 0,
-		Ring: numbers[4], Disks: int(numbers[5])}
+	r := Report{
+		Last: numbers[0], Gaps: int(numbers[1]), BadChecksums: int(numbers[2]), Torn: numbers[3] != 0,
+		Ring: numbers[4], Disks: int(numbers[5]),
+	}
 	if _, err := hex.Decode(r.ID[:], []byte(fields[7])); err != nil {
 		return Report{}, false
 	}

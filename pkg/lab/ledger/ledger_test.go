@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/umbra-dr/umbra/pkg/lab/ledger"
 	"pgregory.net/rapid"
+
+	"github.com/umbra-dr/umbra/pkg/lab/ledger"
 )
 
 // memory is a disk that forgets nothing and needs no flush.
@@ -249,8 +250,10 @@ func TestDisksThatAreNotOneLedgerAreRefused(t *testing.T) {
 
 func TestConsoleTellsEachBootAndTheLastRecordSince(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		report := ledger.Report{ID: anID, Disks: 2, Ring: 100, Last: rapid.Uint64Range(0, 1<<40).Draw(t, "last"),
-			Gaps: rapid.IntRange(0, 9).Draw(t, "gaps"), BadChecksums: rapid.IntRange(0, 9).Draw(t, "bad"), Torn: rapid.Bool().Draw(t, "torn")}
+		report := ledger.Report{
+			ID: anID, Disks: 2, Ring: 100, Last: rapid.Uint64Range(0, 1<<40).Draw(t, "last"),
+			Gaps: rapid.IntRange(0, 9).Draw(t, "gaps"), BadChecksums: rapid.IntRange(0, 9).Draw(t, "bad"), Torn: rapid.Bool().Draw(t, "torn"),
+		}
 		log := "SeaBIOS\r\n" + ledger.Record(3) + "\r\n\x1b[2J" + report.Boot() + "\r\n" +
 			ledger.Record(report.Last+1) + "\r\nUMBRA-LEDGER nonsense\r\n" + ledger.Record(report.Last+2) + "\r\n"
 		told := ledger.ReadConsole(log + ledger.Record(report.Last+3))

@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/umbra-dr/umbra/pkg/lab/process"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/umbra-dr/umbra/pkg/lab/process"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

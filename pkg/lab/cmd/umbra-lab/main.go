@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
 	"github.com/umbra-dr/umbra/pkg/lab"
 )
 
@@ -30,12 +31,12 @@ type commands struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	var given commands
 	parsed := kong.Parse(&given, kong.Name("umbra-lab"), kong.Description("Two libvirt hosts on one computer."))
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	parsed.BindTo(os.Stdout, (*io.Writer)(nil))
 	err := parsed.Run(&given)
+	stop()
 	var failed commandFailed
 	if errors.As(err, &failed) {
 		os.Exit(failed.code)

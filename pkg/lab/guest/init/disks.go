@@ -7,8 +7,9 @@ import (
 	"path/filepath"
 	"sort"
 
-	"github.com/umbra-dr/umbra/pkg/lab/ledger"
 	"golang.org/x/sys/unix"
+
+	"github.com/umbra-dr/umbra/pkg/lab/ledger"
 )
 
 // alignedMemory returns pages of their own, as unbuffered reading and writing asks for.

@@ -15,8 +15,9 @@ import (
 	"io"
 	"os"
 
-	"github.com/umbra-dr/umbra/pkg/lab/ledger"
 	"golang.org/x/sys/unix"
+
+	"github.com/umbra-dr/umbra/pkg/lab/ledger"
 )
 
 func main() {

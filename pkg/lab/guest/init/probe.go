@@ -5,8 +5,9 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/umbra-dr/umbra/pkg/lab/ledger"
 	"golang.org/x/sys/unix"
+
+	"github.com/umbra-dr/umbra/pkg/lab/ledger"
 )
 
 // probePort is where the guest answers; whoever connects gets one line, the last record.
