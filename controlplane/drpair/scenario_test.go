@@ -135,6 +135,19 @@ func TestAFailoverWaitsLongerForAMainHostThatHasBeenHeardOf(t *testing.T) {
 	}
 }
 
+func TestAnAttemptWhoseStepsHaveAllEndedIsNotWaitedForWithoutLimit(t *testing.T) {
+	report := drpair.ShadowReported{Epoch: 2, StoppedEpoch: 2, Phase: drpair.ShadowStarting, Attempt: 1, HasPoint: true}
+	for _, kind := range drpair.FailoverSteps {
+		report.Steps = append(report.Steps, drpair.Step{Kind: kind, State: drpair.StepDone})
+	}
+	rec := run(t, replicating(t), failover("op-1"), stopped(2), drpair.MainUnreachable{}, report)
+	step, _, ok := drpair.Budget(rec)
+	if !ok {
+		t.Fatal("nothing limits the wait")
+	}
+	wantState(t, run(t, rec, drpair.StepTimeout{OperationID: "op-1", Step: step}), drpair.FailoverError)
+}
+
 func TestAMainHostThatReturnsLaterIsNotedAsFenced(t *testing.T) {
 	rec := run(t, failedOver(t), drpair.MainReported{Epoch: 2, Phase: drpair.MainFenced, FenceMessage: "shut down"})
 	wantState(t, rec, drpair.FailedOver)

@@ -15,8 +15,13 @@ const (
 // resync takes as long as the disks are large.
 func Budget(rec Record) (step StepKind, budget time.Duration, ok bool) {
 	running := rec.Running()
-	if running == nil || running.Current() == nil {
+	if running == nil {
 		return "", 0, false
+	}
+	// All steps may have ended before the host says that the attempt has: that is waited for with the last one.
+	current := running.Steps[len(running.Steps)-1].Kind
+	if step := running.Current(); step != nil {
+		current = step.Kind
 	}
 	switch rec.Pair.State {
 	case FailoverProcessing:
@@ -28,9 +33,9 @@ func Budget(rec Record) (step StepKind, budget time.Duration, ok bool) {
 		case !rec.Pair.Fence.Settled():
 			return StepFenceMain, rec.Pair.Policy.FenceTimeout, true
 		}
-		return running.Current().Kind, attemptBudget + rec.Pair.Policy.Verification.Timeout, true
+		return current, attemptBudget + rec.Pair.Policy.Verification.Timeout, true
 	case ChangingRecoveryPoint:
-		return running.Current().Kind, attemptBudget + rec.Pair.Policy.Verification.Timeout, true
+		return current, attemptBudget + rec.Pair.Policy.Verification.Timeout, true
 	default:
 		return "", 0, false
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -33,23 +35,40 @@ func (l *Landscape) WaitHost(ctx context.Context, id string, done func(*umbrav1.
 	}
 }
 
-// WaitPair watches the pair until it is as done wants it, and returns it.
+// WaitPair watches the pair until it is as done wants it, and returns it. A control plane that goes away meanwhile is
+// dialled again.
 func (l *Landscape) WaitPair(ctx context.Context, id string, done func(*umbrav1.DRPair) bool) (*umbrav1.DRPair, error) {
+	var last *umbrav1.DRPair
+	for {
+		pair, err := l.watchPair(ctx, id, &last, done)
+		if err == nil {
+			return pair, nil
+		}
+		if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
+			return nil, fmt.Errorf("watching pair %s, last seen as %s: %w", id, protojson.Format(last), err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(poll):
+		}
+	}
+}
+
+func (l *Landscape) watchPair(ctx context.Context, id string, last **umbrav1.DRPair, done func(*umbrav1.DRPair) bool) (*umbrav1.DRPair, error) {
 	stream, err := l.Failover.WatchDRPairs(ctx, &umbrav1.WatchDRPairsRequest{Names: []string{"drPairs/" + id}})
 	if err != nil {
-		return nil, fmt.Errorf("watching pair %s: %w", id, err)
+		return nil, err
 	}
-	var last *umbrav1.DRPair
 	for {
 		message, err := stream.Recv()
 		if err != nil {
-			return nil, fmt.Errorf("watching pair %s, last seen as %s: %w", id, protojson.Format(last), err)
+			return nil, err
 		}
 		pair := message.GetDrPair()
 		if pair == nil || message.GetKind() == umbrav1.WatchKind_WATCH_KIND_DELETED {
 			continue
 		}
-		last = pair
+		*last = pair
 		if done(pair) {
 			return pair, nil
 		}
