@@ -179,6 +179,22 @@ func TestAFencedServerThatIsOffIsReleasedAndStaysOff(t *testing.T) {
 	}
 }
 
+func TestAServerWhoseShadowHasBecomeThePrimaryServerIsReleasedAsFencingLeftIt(t *testing.T) {
+	r := build(t, mib)
+	r.start()
+	r.assign(nil)
+	r.nextPoint()
+	g := r.assign(fenceWith(umbrav1.OnMainReturn_ON_MAIN_RETURN_SHUT_DOWN))
+	r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_FENCED, g)
+	g = r.assign(func(a *umbrav1.Assignment, m *umbrav1.MainAssignment) {
+		a.Epoch, m.Mode, m.KeepFenced = 2, umbrav1.MainMode_MAIN_MODE_RELEASE, true
+	})
+	r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_RELEASED, g)
+	if s := r.source.state(); s.server.Power != hypervisor.PowerOff || s.server.Autostart {
+		t.Errorf("released: %+v", s.server)
+	}
+}
+
 func TestAfterAHostFailureTheServerIsStartedOnceTheRoleIsConfirmed(t *testing.T) {
 	r := build(t, mib)
 	r.start()

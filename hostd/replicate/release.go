@@ -50,21 +50,14 @@ func (w *worker) releaseOnce(ctx context.Context) error {
 	return w.ledger.remove()
 }
 
-// releaseServer gives the server back as it was, except for its power.
+// releaseServer gives the server back as it was, except for its power; unless the shadow server has become the primary server: then what fencing
+// did stays.
 func (w *worker) releaseServer(ctx context.Context, server hypervisor.Server) error {
 	if err := w.endBackup(ctx, server.Name, endMax); err != nil {
 		return err
 	}
-	if w.ledger.record.AutostartWas {
-		err := w.call(ctx, "restoring autostart", func(ctx context.Context) error {
-			return w.cfg.Source.SetAutostart(ctx, server.Name, true)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if w.ledger.record.LinksDown {
-		if err := w.linksUp(ctx, server.Name); err != nil {
+	if !w.desired.current().GetMain().GetKeepFenced() {
+		if err := w.unprotect(ctx, server.Name); err != nil {
 			return err
 		}
 	}
@@ -75,4 +68,20 @@ func (w *worker) releaseServer(ctx context.Context, server hypervisor.Server) er
 		return nil
 	}
 	return err
+}
+
+// unprotect undoes what protection and fencing have changed of the server's definition.
+func (w *worker) unprotect(ctx context.Context, server string) error {
+	if w.ledger.record.AutostartWas {
+		err := w.call(ctx, "restoring autostart", func(ctx context.Context) error {
+			return w.cfg.Source.SetAutostart(ctx, server, true)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if !w.ledger.record.LinksDown {
+		return nil
+	}
+	return w.linksUp(ctx, server)
 }
