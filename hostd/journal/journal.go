@@ -105,6 +105,10 @@ func All[T any](j *Journal, kind Kind) (map[string]T, error) {
 	return records, nil
 }
 
+// OtherPair tells whether a record that was made for the pair of one uid is of another pair than the one of the second:
+// a pair that was removed and made again under its id is another one. A uid that is not known could be any.
+func OtherPair(recorded, uid string) bool { return recorded != "" && uid != "" && recorded != uid }
+
 // Delete removes the record of a pair. None is no error.
 func Delete(j *Journal, kind Kind, pair string) error {
 	err := j.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(kind)).Delete([]byte(pair)) })

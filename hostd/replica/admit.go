@@ -12,6 +12,8 @@ import (
 // admits says why a stream with this hello may not write; nil means it may. peer is the caller's host.
 func (r record) admits(hello *umbrav1.ReplicationHello, peer string, now time.Time) *umbrav1.Failure {
 	switch epoch := hello.GetEpoch(); {
+	case r.UID != hello.GetDrPairUid() && r.UID != "":
+		return notYet(now, fmt.Sprintf("the stream is of the pair of uid %q, the shadow host keeps the one of uid %q", hello.GetDrPairUid(), r.UID))
 	case epoch <= r.RefusedEpoch || epoch < r.Epoch:
 		return epochOver(now, r)
 	case epoch > r.Epoch || !r.Accept:

@@ -12,8 +12,8 @@ import (
 
 // Apply makes the pair follow the spec. With Accept unset it returns only when the refusal of the epoch is durable and
 // nothing of it, or of a lower one, can reach the store any more. With Accept set, that holds for lower epochs. A store that
-// cannot be opened is a Failure in Status, and an error only when a resync needs it. Errors: ErrStale, ErrRefusedEpoch,
-// ErrClosed, the context's; after others the same spec should be applied again.
+// cannot be opened is a Failure in Status, and an error only when a resync needs it. Errors: ErrOtherPair, ErrStale,
+// ErrRefusedEpoch, ErrClosed, the context's; after others the same spec should be applied again.
 func (r *Replica) Apply(ctx context.Context, spec Spec) error {
 	if err := spec.check(); err != nil {
 		return err

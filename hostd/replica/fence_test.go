@@ -184,3 +184,44 @@ func TestApplyingTheSameSpecAgainLeavesTheStreamAlone(t *testing.T) {
 		t.Errorf("the main host changed; the stream got %v", got)
 	}
 }
+
+// A pair that was removed while this host was away, and made again under its id: neither its assignments nor its streams
+// are taken for the other's.
+func TestTwoPairsOfOneIdAreNeverMixed(t *testing.T) {
+	of := func(uid string, spec replica.Spec) replica.Spec {
+		spec.UID = uid
+		return spec
+	}
+	from := func(uid string, epoch uint64) *umbrav1.ReplicationHello {
+		h := hello(epoch, vda(4))
+		h.DrPairUid = uid
+		return h
+	}
+	g := newRig(t)
+	g.apply(accepting(5)) // of a control plane that told no uid
+	g.apply(of("first", accepting(5)))
+	m, _ := g.connect(from("first", 5))
+	m.pointsAt(time.Now())
+	for _, spec := range []replica.Spec{of("second", accepting(1)), of("second", accepting(9)), of("second", stopping(9))} {
+		if err := g.replica.Apply(t.Context(), spec); !errors.Is(err, replica.ErrOtherPair) {
+			t.Errorf("another pair's spec of epoch %d: %v", spec.Epoch, err)
+		}
+	}
+	g.restart()
+	if s := g.replica.Status(pairID); s.UID != "first" {
+		t.Errorf("after a restart it is the pair of uid %q", s.UID)
+	}
+	if err := g.replica.Delete(t.Context(), pairID); err != nil {
+		t.Fatal(err)
+	}
+	g.apply(of("second", accepting(1)))
+	if points := g.store().Points(); len(points) != 0 {
+		t.Errorf("the new pair has the points %v", points)
+	}
+	for _, stranger := range []*umbrav1.ReplicationHello{from("first", 1), from("first", 5), from("", 1)} {
+		if f := g.refused(stranger); f.GetReason() != umbrav1.ErrorReason_ERROR_REASON_STATE_NOT_ALLOWED {
+			t.Errorf("a stream of the pair of uid %q: %v", stranger.GetDrPairUid(), f)
+		}
+	}
+	g.connect(from("second", 1))
+}

@@ -1,17 +1,21 @@
 package replica
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"strings"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/journal"
 )
 
 // Spec is what should be for a pair. It may be applied any number of times.
 type Spec struct {
 	// Pair is the pair's id.
 	Pair string
+	// UID is the pair's: a pair that was removed and made again under its id has another one.
+	UID string
 	// Generation and Epoch are those of the assignment.
 	Generation, Epoch uint64
 	// Accept says whether streams of the epoch are accepted. If not, they are refused for good.
@@ -36,6 +40,7 @@ func (s Spec) check() error {
 
 // record is what the journal holds of a pair.
 type record struct {
+	UID              string `json:"uid,omitempty"`
 	Generation       uint64 `json:"generation"`
 	Epoch            uint64 `json:"epoch"`
 	Accept           bool   `json:"accept"`
@@ -50,8 +55,11 @@ type record struct {
 	Untrusted bool `json:"untrusted,omitempty"`
 }
 
-// follow returns the record after the spec. Errors: ErrStale, ErrRefusedEpoch. fresh says that there was none.
+// follow returns the record after the spec. Errors: ErrOtherPair, ErrStale, ErrRefusedEpoch. fresh says that there was none.
 func (r record) follow(s Spec, fresh bool) (record, error) {
+	if journal.OtherPair(r.UID, s.UID) {
+		return r, fmt.Errorf("pair %s of uid %s: %w, of uid %s", s.Pair, s.UID, ErrOtherPair, r.UID)
+	}
 	if s.Epoch < r.Epoch || s.Generation < r.Generation {
 		return r, fmt.Errorf("pair %s, generation %d, epoch %d: %w: generation %d, epoch %d",
 			s.Pair, s.Generation, s.Epoch, ErrStale, r.Generation, r.Epoch)
@@ -60,6 +68,7 @@ func (r record) follow(s Spec, fresh bool) (record, error) {
 		return r, fmt.Errorf("pair %s, epoch %d: %w, up to %d", s.Pair, s.Epoch, ErrRefusedEpoch, r.RefusedEpoch)
 	}
 	next := r
+	next.UID = cmp.Or(s.UID, r.UID)
 	next.Generation, next.Epoch, next.Accept, next.MainHost = s.Generation, s.Epoch, s.Accept, s.MainHost
 	refused := s.Epoch
 	if s.Accept {

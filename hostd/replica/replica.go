@@ -59,6 +59,8 @@ var (
 	ErrStale = errors.New("the spec is older than one applied before")
 	// ErrRefusedEpoch: the spec asks to accept an epoch that was refused for good. It had no effect.
 	ErrRefusedEpoch = errors.New("the epoch has been refused for good")
+	// ErrOtherPair: what is here is of an earlier pair of the same id, which has to be deleted first. The spec had no effect.
+	ErrOtherPair = errors.New("the store is of an earlier pair of this id")
 	// ErrNoPair: no spec was ever applied for the pair, or it was deleted.
 	ErrNoPair = errors.New("no such pair on this host")
 	// ErrClosed: Run has ended.

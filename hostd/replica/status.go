@@ -7,6 +7,8 @@ import (
 
 // Status is what is known of a pair, from memory.
 type Status struct {
+	// UID is the pair's, from the last spec.
+	UID string
 	// Generation and Epoch are those of the last spec.
 	Generation, Epoch uint64
 	// StoppedEpoch is the highest epoch that is refused for good. It is durable.
@@ -25,13 +27,14 @@ type Status struct {
 }
 
 func (s *Status) follow(rec record) {
+	s.UID = rec.UID
 	s.Generation, s.Epoch, s.StoppedEpoch = rec.Generation, rec.Epoch, rec.RefusedEpoch
 	s.ResyncGeneration, s.Accepting = rec.ResyncGeneration, rec.Accept
 }
 
 // same compares what a reader would see; failures by identity, because each is made once.
 func (s *Status) same(o *Status) bool {
-	return s.Generation == o.Generation && s.Epoch == o.Epoch && s.StoppedEpoch == o.StoppedEpoch &&
+	return s.UID == o.UID && s.Generation == o.Generation && s.Epoch == o.Epoch && s.StoppedEpoch == o.StoppedEpoch &&
 		s.ResyncGeneration == o.ResyncGeneration && s.Accepting == o.Accepting && s.Receiving == o.Receiving &&
 		s.Newest.ID == o.Newest.ID && s.Newest.Damaged == o.Newest.Damaged && s.Newest.Pinned == o.Newest.Pinned &&
 		s.Count == o.Count && s.StoreBytes == o.StoreBytes && s.Failure == o.Failure

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/journal"
 )
 
 // desired is the newest assignment of a pair. Changes that only touch the policy take effect while work goes on; others end it.
@@ -18,11 +19,11 @@ func newDesired(a *umbrav1.Assignment) *desired {
 	return &desired{assignment: a, other: make(chan struct{}), newer: make(chan struct{})}
 }
 
-// set takes a newer assignment. One of a lower generation is ignored. It returns whether it was taken, and whether work goes on under it.
+// set takes a newer assignment. One of a lower generation of the same pair is ignored. It returns whether it was taken, and whether work goes on under it.
 func (d *desired) set(a *umbrav1.Assignment) (taken, goesOn bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if a.GetGeneration() < d.assignment.GetGeneration() {
+	if older(a, d.assignment) {
 		return false, true
 	}
 	goesOn = sameWork(d.assignment, a)
@@ -34,6 +35,12 @@ func (d *desired) set(a *umbrav1.Assignment) (taken, goesOn bool) {
 		d.other = make(chan struct{})
 	}
 	return true, goesOn
+}
+
+// older tells whether a is an older assignment of the pair that b is of. Generations of two pairs, one after the other under one id, say nothing
+// about each other.
+func older(a, b *umbrav1.Assignment) bool {
+	return a.GetGeneration() < b.GetGeneration() && !journal.OtherPair(b.GetDrPairUid(), a.GetDrPairUid())
 }
 
 // current is the newest assignment.
@@ -59,7 +66,7 @@ func (d *desired) watch() (*umbrav1.Assignment, <-chan struct{}) {
 // sameWork tells whether what runs for a can go on for b.
 func sameWork(a, b *umbrav1.Assignment) bool {
 	x, y := a.GetMain(), b.GetMain()
-	return a.GetEpoch() == b.GetEpoch() && x.GetMode() == y.GetMode() && x.GetServer() == y.GetServer() &&
+	return a.GetDrPairUid() == b.GetDrPairUid() && a.GetEpoch() == b.GetEpoch() && x.GetMode() == y.GetMode() && x.GetServer() == y.GetServer() &&
 		x.GetServerUuid() == y.GetServerUuid() && x.GetShadowHost() == y.GetShadowHost() &&
 		x.GetShadowDataAddress() == y.GetShadowDataAddress() && x.GetResyncGeneration() == y.GetResyncGeneration()
 }

@@ -7,6 +7,9 @@ import (
 // record is what must be remembered of a pair over a crash: what was done to the server, so that it can be undone, and
 // which checkpoints still mean something.
 type record struct {
+	// UID is the pair's; empty if it was not known yet.
+	UID string `json:"uid,omitempty"`
+
 	Server     string `json:"server"`
 	ServerUUID string `json:"server_uuid"`
 

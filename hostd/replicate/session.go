@@ -48,7 +48,8 @@ func (w *worker) serve(ctx context.Context) error {
 		return &streamError{err}
 	}
 	l, err := openLink(ctx, st, fail, &umbrav1.ReplicationHello{
-		DrPair: w.pair, Epoch: a.GetEpoch(), ResyncGeneration: a.GetMain().GetResyncGeneration(), Disks: replicatedDisks(disks),
+		DrPair: w.pair, DrPairUid: w.ledger.record.UID, Epoch: a.GetEpoch(),
+		ResyncGeneration: a.GetMain().GetResyncGeneration(), Disks: replicatedDisks(disks),
 	})
 	if err != nil {
 		return causeOf(ctx, err)

@@ -42,6 +42,7 @@ type testShadow struct {
 	stored     chan string             // gets the checkpoint of each point
 	onPoint    func(checkpoint string) // called before a point is confirmed
 	coverages  int                     // progress that was stored
+	pairUID    string                  // of the last hello
 }
 
 var errCut = errors.New("cut by the test")
@@ -115,6 +116,7 @@ func (v *shadowVisit) welcome() error {
 	defer s.mu.Unlock()
 	v.cutAfter, s.cutAfter = s.cutAfter, 0
 	v.hang, s.hang = s.hang, false
+	s.pairUID = v.hello.GetDrPairUid()
 	if s.refuse != nil {
 		return v.stream.Send(&umbrav1.ShadowMessage{Message: &umbrav1.ShadowMessage_Refused{
 			Refused: &umbrav1.ReplicationRefused{Failure: s.refuse},

@@ -43,7 +43,7 @@ type status struct {
 func (s *status) takeUp(a *umbrav1.Assignment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed := s.assignment.GetGeneration() != a.GetGeneration()
+	changed := s.assignment.GetGeneration() != a.GetGeneration() || s.assignment.GetDrPairUid() != a.GetDrPairUid()
 	s.assignment = a
 	if changed && s.view.phase != umbrav1.MainPhase_MAIN_PHASE_UNSPECIFIED {
 		s.send()
@@ -55,7 +55,7 @@ func (s *status) takeUp(a *umbrav1.Assignment) {
 func (s *status) begin(a *umbrav1.Assignment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if a.GetGeneration() >= s.assignment.GetGeneration() {
+	if !older(a, s.assignment) {
 		s.assignment = a
 	}
 	s.view = view{power: s.view.power}
@@ -126,6 +126,7 @@ func (s *status) send() {
 	}
 	s.report(&umbrav1.AssignmentReport{
 		DrPair:      s.assignment.GetDrPair(),
+		DrPairUid:   s.assignment.GetDrPairUid(),
 		Generation:  s.assignment.GetGeneration(),
 		Epoch:       s.assignment.GetEpoch(),
 		ObserveTime: timestamppb.New(now),

@@ -89,7 +89,7 @@ func (w *worker) converge(ctx context.Context, a *umbrav1.Assignment, changed <-
 		case <-ctx.Done():
 		}
 	})
-	if err := w.openLedger(ctx); err != nil {
+	if err := w.openLedger(ctx, a); err != nil {
 		return
 	}
 	w.log.Info("assigned", "mode", a.GetMain().GetMode().String(), "epoch", a.GetEpoch(), "generation", a.GetGeneration())
@@ -108,13 +108,19 @@ func (w *worker) converge(ctx context.Context, a *umbrav1.Assignment, changed <-
 	}
 }
 
-// openLedger reads the journal, until it succeeds or ctx ends. Without knowing what was done nothing can be done.
-func (w *worker) openLedger(ctx context.Context) error {
-	for w.ledger == nil {
-		l, err := openLedger(w.cfg.Journal, w.pair)
+// openLedger reads the journal and sees to it that it is about the assigned pair, until that succeeds or ctx ends. Without knowing what was done
+// nothing can be done.
+func (w *worker) openLedger(ctx context.Context, a *umbrav1.Assignment) error {
+	for {
+		var err error
+		if w.ledger == nil {
+			w.ledger, err = openLedger(w.cfg.Journal, w.pair)
+		}
 		if err == nil {
-			w.ledger = l
-			break
+			err = w.ownLedger(ctx, a)
+		}
+		if err == nil {
+			return nil
 		}
 		w.fail(err)
 		w.pause(ctx, w.retry.NextBackOff())
@@ -122,7 +128,6 @@ func (w *worker) openLedger(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	return nil
 }
 
 // rest is PAUSE: no job runs, checkpoints go on tracking.

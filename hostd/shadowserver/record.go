@@ -14,6 +14,7 @@ import (
 
 // record is what is remembered of a pair. It is written before the effect that it speaks of.
 type record struct {
+	UID        string // the pair's; empty if it was not known yet
 	Generation uint64 // the newest assignment that was taken up
 
 	// Server and UUID name the server that we may have defined; Server is empty when there is none.

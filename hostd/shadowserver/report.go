@@ -7,10 +7,13 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/journal"
+	"github.com/umbra-dr/umbra/hostd/replica"
 )
 
 // shown is what the pair's report says, without what the replica adds. Guarded by the worker's mutex.
 type shown struct {
+	uid        string
 	generation uint64
 	epoch      uint64
 	mode       umbrav1.ShadowMode
@@ -38,12 +41,15 @@ func (w *worker) shownNow() *umbrav1.ShadowReport {
 func (w *worker) showAssignment(a *umbrav1.Assignment) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if journal.OtherPair(w.reported.uid, a.GetDrPairUid()) {
+		w.reported = shown{report: &umbrav1.ShadowReport{}}
+	}
 	mode, attempt := a.GetShadow().GetMode(), a.GetShadow().GetAttempt().GetNumber()
 	if mode != w.reported.mode || attempt != w.reported.attempt {
 		w.reported.mode, w.reported.attempt = mode, attempt
 		w.reported.report.Phase = umbrav1.ShadowPhase_SHADOW_PHASE_UNSPECIFIED
 	}
-	w.reported.generation, w.reported.epoch = a.GetGeneration(), a.GetEpoch()
+	w.reported.uid, w.reported.generation, w.reported.epoch = a.GetDrPairUid(), a.GetGeneration(), a.GetEpoch()
 }
 
 // showPhase shows a phase that has no attempt and no steps.
@@ -105,6 +111,9 @@ func (w *worker) currentReport() *umbrav1.AssignmentReport {
 	status := w.cfg.Replica.Status(w.pair)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if journal.OtherPair(status.UID, w.reported.uid) {
+		status = replica.Status{} // of an earlier pair of this id, which is being removed
+	}
 	r := proto.CloneOf(w.reported.report)
 	r.StoppedEpoch = status.StoppedEpoch
 	r.RecoveryPointCount = int64(status.Count)
@@ -118,6 +127,7 @@ func (w *worker) currentReport() *umbrav1.AssignmentReport {
 	}
 	return &umbrav1.AssignmentReport{
 		DrPair:      w.pair,
+		DrPairUid:   w.reported.uid,
 		Generation:  w.reported.generation,
 		Epoch:       w.reported.epoch,
 		ObserveTime: timestamppb.New(w.cfg.Clock.Now()),

@@ -90,14 +90,26 @@ func (w *worker) stop(ctx context.Context, a *umbrav1.Assignment) error {
 	return nil
 }
 
-// delete removes everything of the pair but a committed server and its disks. The record goes last, since nothing
-// is removed that is not named in it.
+// delete removes everything of the pair but a committed server and its disks.
 func (w *worker) delete(ctx context.Context) error {
 	power := absent
 	if w.rec.committed() {
 		power = w.serverPower(ctx)
-	} else if err := w.removeServer(ctx); err != nil {
+	}
+	if err := w.clear(ctx); err != nil {
 		return err
+	}
+	w.showPhase(umbrav1.ShadowPhase_SHADOW_PHASE_DELETED, nil, power)
+	return nil
+}
+
+// clear removes everything that the record is about but a committed server and its disks. The record goes last, since
+// nothing is removed that is not named in it.
+func (w *worker) clear(ctx context.Context) error {
+	if !w.rec.committed() {
+		if err := w.removeServer(ctx); err != nil {
+			return err
+		}
 	}
 	for _, at := range w.rec.Attempts {
 		if w.rec.committed() && at.Number == w.rec.Current {
@@ -113,11 +125,7 @@ func (w *worker) delete(ctx context.Context) error {
 		return fmt.Errorf("deleting the store: %w", err)
 	}
 	w.removeEmptyFolder()
-	if err := w.eraseRecord(); err != nil {
-		return err
-	}
-	w.showPhase(umbrav1.ShadowPhase_SHADOW_PHASE_DELETED, nil, power)
-	return nil
+	return w.eraseRecord()
 }
 
 // refuseCommitted shows that a committed server is not touched, whatever is assigned.

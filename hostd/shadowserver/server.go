@@ -151,6 +151,7 @@ func (w *worker) apply(ctx context.Context, a *umbrav1.Assignment, accept bool) 
 	s := a.GetShadow()
 	err := w.cfg.Replica.Apply(bounded, replica.Spec{
 		Pair:                 w.pair,
+		UID:                  a.GetDrPairUid(),
 		Generation:           a.GetGeneration(),
 		Epoch:                a.GetEpoch(),
 		Accept:               accept,

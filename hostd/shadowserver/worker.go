@@ -1,6 +1,7 @@
 package shadowserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/journal"
 )
 
 // errSuperseded ends the work on an assignment when another one asks for something else. It leaves everything as a
@@ -59,7 +61,7 @@ func newWorker(ctx context.Context, cfg *Config, pair string, a *umbrav1.Assignm
 		publish: make(chan struct{}, 1),
 		newest:  a,
 	}
-	w.reported.report = &umbrav1.ShadowReport{}
+	w.reported.uid, w.reported.report = a.GetDrPairUid(), &umbrav1.ShadowReport{}
 	ctx, cancel := context.WithCancel(ctx)
 	w.ctx = ctx
 	w.forget = func() { w.forgotten = true; cancel() }
@@ -71,12 +73,12 @@ func plainName(name string) bool {
 	return name != "" && name == filepath.Base(name) && filepath.IsLocal(name) && name != "."
 }
 
-// assign takes an assignment, unless a newer one is known. What is being done for the last one is ended only if the
+// assign takes an assignment, unless a newer one of the same pair is known. What is being done for the last one is ended only if the
 // new one asks for something else.
 func (w *worker) assign(a *umbrav1.Assignment) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if a.GetGeneration() < w.newest.GetGeneration() {
+	if a.GetGeneration() < w.newest.GetGeneration() && !journal.OtherPair(w.newest.GetDrPairUid(), a.GetDrPairUid()) {
 		return
 	}
 	w.newest = a
@@ -94,7 +96,7 @@ func sameWork(a, b *umbrav1.Assignment) bool {
 	default:
 		return false
 	}
-	return x.GetMode() == y.GetMode() && a.GetEpoch() == b.GetEpoch() && x.GetServer() == y.GetServer() &&
+	return a.GetDrPairUid() == b.GetDrPairUid() && x.GetMode() == y.GetMode() && a.GetEpoch() == b.GetEpoch() && x.GetServer() == y.GetServer() &&
 		x.GetAttempt().GetNumber() == y.GetAttempt().GetNumber()
 }
 
@@ -162,12 +164,20 @@ func (w *worker) idle(d time.Duration, news <-chan struct{}) {
 // converge makes the host be what the assignment says. nil means that it is, or that an attempt's failure has been
 // recorded and shown, which only another assignment can change. Any other error is tried again.
 func (w *worker) converge(ctx context.Context, a *umbrav1.Assignment) error {
+	if journal.OtherPair(w.rec.UID, a.GetDrPairUid()) {
+		w.showAssignment(a)
+		w.log.Warn("what is left of an earlier pair of this id is removed", "earlier_uid", w.rec.UID, "uid", a.GetDrPairUid())
+		if err := w.clear(ctx); err != nil {
+			return fmt.Errorf("removing what is left of an earlier pair of this id: %w", err)
+		}
+	}
 	if a.GetGeneration() < w.rec.Generation {
 		w.log.Warn("an assignment older than one already followed is ignored", "generation", a.GetGeneration(), "newest", w.rec.Generation)
 		return nil
 	}
-	if a.GetGeneration() > w.rec.Generation && a.GetShadow().GetMode() != umbrav1.ShadowMode_SHADOW_MODE_DELETE {
-		if err := w.save(func(r *record) { r.Generation = a.GetGeneration() }); err != nil {
+	uid := cmp.Or(a.GetDrPairUid(), w.rec.UID)
+	if (a.GetGeneration() > w.rec.Generation || uid != w.rec.UID) && a.GetShadow().GetMode() != umbrav1.ShadowMode_SHADOW_MODE_DELETE {
+		if err := w.save(func(r *record) { r.Generation, r.UID = a.GetGeneration(), uid }); err != nil {
 			return err
 		}
 	}

@@ -316,7 +316,10 @@ type Assignment struct {
 	//
 	//	*Assignment_Main
 	//	*Assignment_Shadow
-	Role          isAssignment_Role `protobuf_oneof:"role"`
+	Role isAssignment_Role `protobuf_oneof:"role"`
+	// The pair's uid. A pair that was removed and made again under the same id has another one, and is another pair:
+	// what the host holds of the one before it is cleared, and counts for nothing.
+	DrPairUid     string `protobuf:"bytes,7,opt,name=dr_pair_uid,json=drPairUid,proto3" json:"dr_pair_uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -402,6 +405,13 @@ func (x *Assignment) GetShadow() *ShadowAssignment {
 		}
 	}
 	return nil
+}
+
+func (x *Assignment) GetDrPairUid() string {
+	if x != nil {
+		return x.DrPairUid
+	}
+	return ""
 }
 
 type isAssignment_Role interface {
@@ -722,7 +732,9 @@ type AssignmentReport struct {
 	//
 	//	*AssignmentReport_Main
 	//	*AssignmentReport_Shadow
-	Role          isAssignmentReport_Role `protobuf_oneof:"role"`
+	Role isAssignmentReport_Role `protobuf_oneof:"role"`
+	// The pair's uid, from the assignment. A report of another uid is about another pair.
+	DrPairUid     string `protobuf:"bytes,7,opt,name=dr_pair_uid,json=drPairUid,proto3" json:"dr_pair_uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -808,6 +820,13 @@ func (x *AssignmentReport) GetShadow() *ShadowReport {
 		}
 	}
 	return nil
+}
+
+func (x *AssignmentReport) GetDrPairUid() string {
+	if x != nil {
+		return x.DrPairUid
+	}
+	return ""
 }
 
 type isAssignmentReport_Role interface {
@@ -1068,7 +1087,7 @@ var File_umbra_v1_assignment_proto protoreflect.FileDescriptor
 
 const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\n" +
-	"\x19umbra/v1/assignment.proto\x12\bumbra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16umbra/v1/dr_pair.proto\x1a\x16umbra/v1/failure.proto\x1a\x18umbra/v1/operation.proto\x1a\x15umbra/v1/policy.proto\"\xe7\x01\n" +
+	"\x19umbra/v1/assignment.proto\x12\bumbra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16umbra/v1/dr_pair.proto\x1a\x16umbra/v1/failure.proto\x1a\x18umbra/v1/operation.proto\x1a\x15umbra/v1/policy.proto\"\x87\x02\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\adr_pair\x18\x01 \x01(\tR\x06drPair\x12\x1e\n" +
@@ -1078,7 +1097,8 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x1c\n" +
 	"\toperation\x18\x04 \x01(\tR\toperation\x12.\n" +
 	"\x04main\x18\x05 \x01(\v2\x18.umbra.v1.MainAssignmentH\x00R\x04main\x124\n" +
-	"\x06shadow\x18\x06 \x01(\v2\x1a.umbra.v1.ShadowAssignmentH\x00R\x06shadowB\x06\n" +
+	"\x06shadow\x18\x06 \x01(\v2\x1a.umbra.v1.ShadowAssignmentH\x00R\x06shadow\x12\x1e\n" +
+	"\vdr_pair_uid\x18\a \x01(\tR\tdrPairUidB\x06\n" +
 	"\x04role\"\xba\x02\n" +
 	"\x0eMainAssignment\x12&\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x12.umbra.v1.MainModeR\x04mode\x12\x16\n" +
@@ -1104,7 +1124,7 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
 	"\x0erecovery_point\x18\x02 \x01(\tR\rrecoveryPoint\x12\x14\n" +
-	"\x05force\x18\x03 \x01(\bR\x05force\"\x86\x02\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"\xa6\x02\n" +
 	"\x10AssignmentReport\x12\x17\n" +
 	"\adr_pair\x18\x01 \x01(\tR\x06drPair\x12\x1e\n" +
 	"\n" +
@@ -1113,7 +1133,8 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12=\n" +
 	"\fobserve_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vobserveTime\x12*\n" +
 	"\x04main\x18\x05 \x01(\v2\x14.umbra.v1.MainReportH\x00R\x04main\x120\n" +
-	"\x06shadow\x18\x06 \x01(\v2\x16.umbra.v1.ShadowReportH\x00R\x06shadowB\x06\n" +
+	"\x06shadow\x18\x06 \x01(\v2\x16.umbra.v1.ShadowReportH\x00R\x06shadow\x12\x1e\n" +
+	"\vdr_pair_uid\x18\a \x01(\tR\tdrPairUidB\x06\n" +
 	"\x04role\"\x9f\x02\n" +
 	"\n" +
 	"MainReport\x12)\n" +

@@ -308,7 +308,9 @@ type ReplicationHello struct {
 	// The generation of Restart Replication of that assignment.
 	ResyncGeneration uint64 `protobuf:"varint,3,opt,name=resync_generation,json=resyncGeneration,proto3" json:"resync_generation,omitempty"`
 	// The disks, in the order in which data frames number them, from 0.
-	Disks         []*ReplicatedDisk `protobuf:"bytes,4,rep,name=disks,proto3" json:"disks,omitempty"`
+	Disks []*ReplicatedDisk `protobuf:"bytes,4,rep,name=disks,proto3" json:"disks,omitempty"`
+	// The pair's uid. A stream of another uid is of another pair, and is refused.
+	DrPairUid     string `protobuf:"bytes,5,opt,name=dr_pair_uid,json=drPairUid,proto3" json:"dr_pair_uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,6 +371,13 @@ func (x *ReplicationHello) GetDisks() []*ReplicatedDisk {
 		return x.Disks
 	}
 	return nil
+}
+
+func (x *ReplicationHello) GetDrPairUid() string {
+	if x != nil {
+		return x.DrPairUid
+	}
+	return ""
 }
 
 // ReplicatedDisk is a disk of a replication stream.
@@ -1006,12 +1015,13 @@ const file_umbra_v1_replication_proto_rawDesc = "" +
 	"\x0fcoverage_stored\x18\x03 \x01(\v2\x18.umbra.v1.CoverageStoredH\x00R\x0ecoverageStored\x12:\n" +
 	"\fpoint_stored\x18\x04 \x01(\v2\x15.umbra.v1.PointStoredH\x00R\vpointStored\x128\n" +
 	"\arefused\x18\x05 \x01(\v2\x1c.umbra.v1.ReplicationRefusedH\x00R\arefusedB\t\n" +
-	"\amessage\"\x9e\x01\n" +
+	"\amessage\"\xbe\x01\n" +
 	"\x10ReplicationHello\x12\x17\n" +
 	"\adr_pair\x18\x01 \x01(\tR\x06drPair\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12+\n" +
 	"\x11resync_generation\x18\x03 \x01(\x04R\x10resyncGeneration\x12.\n" +
-	"\x05disks\x18\x04 \x03(\v2\x18.umbra.v1.ReplicatedDiskR\x05disks\"G\n" +
+	"\x05disks\x18\x04 \x03(\v2\x18.umbra.v1.ReplicatedDiskR\x05disks\x12\x1e\n" +
+	"\vdr_pair_uid\x18\x05 \x01(\tR\tdrPairUid\"G\n" +
 	"\x0eReplicatedDisk\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x1d\n" +
 	"\n" +
