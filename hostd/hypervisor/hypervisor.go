@@ -147,10 +147,12 @@ type Source interface {
 	// Checkpoints lists Umbra's checkpoints of the server, oldest first.
 	Checkpoints(ctx context.Context, server string) ([]string, error)
 	// DeleteCheckpoint deletes one of Umbra's. One that is not there is no error. One whose bitmap is broken is removed all the same.
-	// The server must run: ErrNotRunning.
+	// Of a server that is off the bitmaps are removed from its images; a start at that very moment may fail. Where that cannot be done it is
+	// ErrNotRunning, and the checkpoint stays.
 	DeleteCheckpoint(ctx context.Context, server, checkpoint string) error
 
-	// Shutdown stops a server: asks it, and after grace takes its power. A server that is off or not there is no error.
+	// Shutdown stops a server: asks it, and after grace takes its power, whether or not it could be asked. It is not asked when grace is 0. A
+	// server that is off or not there is no error.
 	Shutdown(ctx context.Context, server string, grace time.Duration) error
 	// Start starts a server that is off. A running one is no error.
 	Start(ctx context.Context, server string) error

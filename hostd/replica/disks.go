@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"slices"
+
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/recoverystore"
 	"github.com/umbra-dr/umbra/pkg/transport"
@@ -53,18 +55,33 @@ func specsOf(disks []disk) []recoverystore.DiskSpec {
 func (st *stream) coverage() *umbrav1.Coverage {
 	have := st.store.Draft().Coverage
 	out := &umbrav1.Coverage{Checkpoint: have.Checkpoint, Clusters: make([]uint64, len(st.disks))}
-	damage := st.store.LatestDamage(damageListMax)
-	if have.Checkpoint == "" || len(damage) >= damageListMax {
+	st.damage = st.store.LatestDamage(damageListMax)
+	if have.Checkpoint == "" || len(st.damage) >= damageListMax {
 		return out
 	}
 	through := have.Through
-	for _, bad := range damage {
+	for _, bad := range st.damage {
 		through[bad.Disk] = min(through[bad.Disk], bad.First)
 	}
 	for i, d := range st.disks {
 		out.Clusters[i] = through[d.name]
 	}
 	return out
+}
+
+// repairs says whether all damage of the latest state was known when the stream began, so that its coverage ended before it.
+// It takes note of what has been repaired by now: when that is damaged again, it is new damage. It needs the gate.
+func (st *stream) repairs(damage []recoverystore.DamagedRange) bool {
+	if len(st.damage) >= damageListMax && len(damage) > 0 {
+		return true // everything is compared
+	}
+	for _, bad := range damage {
+		if !slices.ContainsFunc(st.damage, func(known recoverystore.DamagedRange) bool { return known.Holds(bad) }) {
+			return false
+		}
+	}
+	st.damage = damage
+	return true
 }
 
 // stored translates the main side's coverage.

@@ -75,20 +75,22 @@ func (r *Replica) after(name string) *pair {
 	return pairs[0]
 }
 
-// scrub reads a part of the store. Damage to the latest state ends the stream, because the next one repairs it.
+// scrub reads a part of the store. Damage to the latest state ends a stream that began before it was known, because the next
+// one repairs it. A stream that began after it was known is that next one.
 func (p *pair) scrub(ctx context.Context) error {
 	store := p.opened()
 	if store == nil {
 		return nil
 	}
-	report, err := store.Scrub(ctx, p.r.cfg.ScrubBytes)
-	if len(report.Bad) > 0 && len(store.LatestDamage(1)) > 0 {
-		if err := p.gate.lock(ctx); err != nil {
-			return err
-		}
-		p.cut(errDamage)
-		p.gate.unlock()
+	_, err := store.Scrub(ctx, p.r.cfg.ScrubBytes)
+	damage := store.LatestDamage(damageListMax)
+	if gateErr := p.gate.lock(ctx); gateErr != nil {
+		return gateErr
 	}
+	if p.current != nil && !p.current.repairs(damage) {
+		p.cut(errDamage)
+	}
+	p.gate.unlock()
 	p.refresh()
 	return err
 }

@@ -39,6 +39,8 @@ type stream struct {
 	disks []disk
 	store *recoverystore.Store
 	job   *umbrav1.BeginJob // between BeginJob and PointStored
+
+	damage []recoverystore.DamagedRange // what it began to repair and has not yet, at most damageListMax ranges
 }
 
 // Handle returns what serves the streams. peerHost returns the id of the caller's host, as its certificate has it; nil accepts every

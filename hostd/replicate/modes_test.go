@@ -1,12 +1,10 @@
 package replicate
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -14,109 +12,6 @@ import (
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 	"github.com/umbra-dr/umbra/hostd/journal"
 )
-
-func fenceWith(p umbrav1.OnMainReturn) func(*umbrav1.Assignment, *umbrav1.MainAssignment) {
-	return func(a *umbrav1.Assignment, m *umbrav1.MainAssignment) {
-		a.Epoch, m.Mode, m.Policy.OnMainReturn = 2, umbrav1.MainMode_MAIN_MODE_FENCE, p
-	}
-}
-
-func replicateAgain(a *umbrav1.Assignment, m *umbrav1.MainAssignment) {
-	a.Epoch, m.ResyncGeneration = 3, 1
-}
-
-func TestFencingShutsTheServerDownAgainWhenSomebodyStartsItAndReplicatingStartsItOnce(t *testing.T) {
-	r := build(t, mib)
-	r.start()
-	r.assign(nil)
-	r.nextPoint()
-	g := r.assign(fenceWith(umbrav1.OnMainReturn_ON_MAIN_RETURN_UNSPECIFIED))
-	report := r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_FENCED, g)
-	if report.GetServerState() != umbrav1.PowerState_POWER_STATE_OFF || report.GetFenceMessage() == "" {
-		t.Errorf("fenced with %v", report)
-	}
-	if r.source.jobRuns() {
-		t.Error("a backup job runs on a fenced server")
-	}
-	r.source.locked(func() { r.source.server.Power = hypervisor.PowerRunning })
-	r.until("a second shutdown", func(*umbrav1.AssignmentReport, *umbrav1.MainReport) bool { return r.source.count("shutdown") == 2 })
-
-	r.assign(replicateAgain)
-	r.nextPoint()
-	if n := r.source.count("start"); n != 1 {
-		t.Errorf("the server was started %d times", n)
-	}
-	// Shut down by its owner, it stays off.
-	r.source.locked(func() { r.source.server.Power = hypervisor.PowerOff })
-	report = r.until("not running", func(_ *umbrav1.AssignmentReport, m *umbrav1.MainReport) bool { return m.GetFailure() != nil })
-	if report.GetFailure().GetReason() != umbrav1.ErrorReason_ERROR_REASON_SERVER_NOT_RUNNING ||
-		report.GetPhase() != umbrav1.MainPhase_MAIN_PHASE_REPLICATING {
-		t.Errorf("a server that is off: %v", report)
-	}
-	r.stop()
-	r.start()
-	r.assign(replicateAgain)
-	r.until("still not running", func(_ *umbrav1.AssignmentReport, m *umbrav1.MainReport) bool { return m.GetFailure() != nil })
-	if n := r.source.count("start"); n != 1 {
-		t.Errorf("a server that its owner shut down was started")
-	}
-	r.source.locked(func() { r.source.server.Power = hypervisor.PowerRunning })
-	r.nextPoint()
-}
-
-func TestFencingIsJournalledBeforeTheServerIsTouched(t *testing.T) {
-	r := build(t, mib)
-	r.start()
-	r.assign(nil)
-	r.nextPoint()
-	var seen record
-	r.cfg.Source = &beforeShutdown{r.source, func() {
-		seen, _, _ = journal.Load[record](r.journal, journal.Replicate, testPair)
-	}}
-	r.stop()
-	r.start()
-	g := r.assign(fenceWith(umbrav1.OnMainReturn_ON_MAIN_RETURN_SHUT_DOWN))
-	r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_FENCED, g)
-	if !seen.ShutDown || !seen.AutostartTaken || !seen.AutostartWas {
-		t.Errorf("the journal said %+v when the server was shut down", seen)
-	}
-}
-
-// beforeShutdown is called before a shutdown.
-type beforeShutdown struct {
-	*testSource
-	f func()
-}
-
-func (s *beforeShutdown) Shutdown(ctx context.Context, server string, grace time.Duration) error {
-	s.f()
-	return s.testSource.Shutdown(ctx, server, grace)
-}
-
-func TestFencingByDisconnectionIsUndoneWhenTheRoleReturns(t *testing.T) {
-	r := build(t, mib)
-	r.start()
-	g := r.assign(fenceWith(umbrav1.OnMainReturn_ON_MAIN_RETURN_DISCONNECT_NETWORK))
-	r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_FENCED, g)
-	if r.source.state().linksUp || r.source.state().server.Power != hypervisor.PowerRunning {
-		t.Error("fenced, and connected or off")
-	}
-	r.assign(replicateAgain)
-	r.nextPoint()
-	if !r.source.state().linksUp || r.source.count("links true") != 1 {
-		t.Error("the links were not set up once")
-	}
-}
-
-func TestAServerThatIsLeftRunningIsReportedSo(t *testing.T) {
-	r := build(t, mib)
-	r.start()
-	g := r.assign(fenceWith(umbrav1.OnMainReturn_ON_MAIN_RETURN_LEAVE_RUNNING))
-	report := r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_FENCED, g)
-	if report.GetServerState() != umbrav1.PowerState_POWER_STATE_RUNNING || r.source.count("shutdown") != 0 {
-		t.Errorf("left running: %v", report)
-	}
-}
 
 func TestAPausedPairKeepsItsCheckpointAndSendsOnlyChangesAfterwards(t *testing.T) {
 	r := build(t, 20*mib)
@@ -161,38 +56,6 @@ func TestAReleasedServerIsAsItWasBefore(t *testing.T) {
 	r.start() // and it may be released again
 	r.assign(mode(umbrav1.MainMode_MAIN_MODE_RELEASE))
 	r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_RELEASED, g+1)
-}
-
-func TestAFencedServerThatIsOffIsReleasedAndStaysOff(t *testing.T) {
-	r := build(t, mib)
-	r.start()
-	r.assign(nil)
-	r.nextPoint()
-	g := r.assign(fenceWith(umbrav1.OnMainReturn_ON_MAIN_RETURN_SHUT_DOWN))
-	r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_FENCED, g)
-	g = r.assign(func(a *umbrav1.Assignment, m *umbrav1.MainAssignment) {
-		a.Epoch, m.Mode = 2, umbrav1.MainMode_MAIN_MODE_RELEASE
-	})
-	r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_RELEASED, g)
-	if s := r.source.state(); s.server.Power != hypervisor.PowerOff || !s.server.Autostart {
-		t.Errorf("released: %+v", s.server)
-	}
-}
-
-func TestAServerWhoseShadowHasBecomeThePrimaryServerIsReleasedAsFencingLeftIt(t *testing.T) {
-	r := build(t, mib)
-	r.start()
-	r.assign(nil)
-	r.nextPoint()
-	g := r.assign(fenceWith(umbrav1.OnMainReturn_ON_MAIN_RETURN_SHUT_DOWN))
-	r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_FENCED, g)
-	g = r.assign(func(a *umbrav1.Assignment, m *umbrav1.MainAssignment) {
-		a.Epoch, m.Mode, m.KeepFenced = 2, umbrav1.MainMode_MAIN_MODE_RELEASE, true
-	})
-	r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_RELEASED, g)
-	if s := r.source.state(); s.server.Power != hypervisor.PowerOff || s.server.Autostart {
-		t.Errorf("released: %+v", s.server)
-	}
 }
 
 func TestAfterAHostFailureTheServerIsStartedOnceTheRoleIsConfirmed(t *testing.T) {

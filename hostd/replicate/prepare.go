@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 )
@@ -108,6 +109,11 @@ func (w *worker) undoFence(ctx context.Context, server hypervisor.Server) error 
 	if !w.confirmed() {
 		return fmt.Errorf("server %s was fenced: %w", server.Name, errNotConfirmed)
 	}
+	if fenced.ShutDown && !fenced.WentOff && running(server.Power) {
+		if err := w.shutDown(ctx, server.Name, shutdownGrace); err != nil {
+			return err
+		}
+	}
 	if fenced.LinksDown {
 		if err := w.linksUp(ctx, server.Name); err != nil {
 			return err
@@ -118,7 +124,7 @@ func (w *worker) undoFence(ctx context.Context, server hypervisor.Server) error 
 			return err
 		}
 	}
-	return w.ledger.update(func(r *record) { r.ShutDown, r.AutostartBoot = false, w.cfg.BootID })
+	return w.ledger.update(func(r *record) { r.ShutDown, r.WentOff, r.AutostartBoot = false, false, w.cfg.BootID })
 }
 
 // dropOldCheckpoints deletes all checkpoints when there was a Restart Replication, or when it is not known whose they are.
@@ -138,25 +144,14 @@ func (w *worker) dropOldCheckpoints(ctx context.Context, server hypervisor.Serve
 	})
 }
 
-func (w *worker) start(ctx context.Context, server string) error {
-	w.log.Info("starting the server", "server", server)
-	return w.call(ctx, "starting the server", func(ctx context.Context) error { return w.cfg.Source.Start(ctx, server) })
-}
-
-// linksUp connects the network interfaces that fencing had disconnected.
-func (w *worker) linksUp(ctx context.Context, server string) error {
-	err := w.call(ctx, "connecting the server's network", func(ctx context.Context) error {
-		return w.cfg.Source.SetLinks(ctx, server, true)
-	})
-	if err != nil {
-		return err
-	}
-	return w.ledger.update(func(r *record) { r.LinksDown = false })
-}
-
-// call makes one bounded call to the hypervisor.
+// call makes one call to the hypervisor that takes no time by itself.
 func (w *worker) call(ctx context.Context, what string, f func(context.Context) error) error {
-	ctx, stop := context.WithTimeout(ctx, callMax)
+	return w.callWithin(ctx, callMax, what, f)
+}
+
+// callWithin makes one bounded call to the hypervisor.
+func (w *worker) callWithin(ctx context.Context, most time.Duration, what string, f func(context.Context) error) error {
+	ctx, stop := context.WithTimeout(ctx, most)
 	defer stop()
 	if err := f(ctx); err != nil {
 		return fmt.Errorf("%s: %w", what, err)

@@ -22,6 +22,9 @@ type record struct {
 	// ShutDown and LinksDown say what fencing did, or was about to do, to the server.
 	ShutDown  bool `json:"shut_down,omitempty"`
 	LinksDown bool `json:"links_down,omitempty"`
+	// WentOff says that the server was off after ShutDown. A running one without it may have been asked to shut down, and
+	// may still do so.
+	WentOff bool `json:"went_off,omitempty"`
 
 	// CheckpointsKept says that checkpoints of ResyncGeneration may be used; those of a lower generation were dropped.
 	CheckpointsKept  bool   `json:"checkpoints_kept,omitempty"`

@@ -50,16 +50,17 @@ func (w *worker) releaseOnce(ctx context.Context) error {
 	return w.ledger.remove()
 }
 
-// releaseServer gives the server back as it was, except for its power; unless the shadow server has become the primary server: then what fencing
-// did stays.
+// releaseServer gives the server back: as it was, except for its power, or as fencing has it.
 func (w *worker) releaseServer(ctx context.Context, server hypervisor.Server) error {
 	if err := w.endBackup(ctx, server.Name, endMax); err != nil {
 		return err
 	}
-	if !w.desired.current().GetMain().GetKeepFenced() {
-		if err := w.unprotect(ctx, server.Name); err != nil {
-			return err
-		}
+	giveBack := w.undoForGood
+	if w.desired.current().GetMain().GetKeepFenced() {
+		giveBack = w.keepFenced
+	}
+	if err := giveBack(ctx, server); err != nil {
+		return err
 	}
 	err := w.deleteCheckpoints(ctx, server.Name, "")
 	if errors.Is(err, hypervisor.ErrNotRunning) {
@@ -70,18 +71,29 @@ func (w *worker) releaseServer(ctx context.Context, server hypervisor.Server) er
 	return err
 }
 
-// unprotect undoes what protection and fencing have changed of the server's definition.
-func (w *worker) unprotect(ctx context.Context, server string) error {
+// undoForGood makes the server as it was before it was protected, except for its power.
+func (w *worker) undoForGood(ctx context.Context, server hypervisor.Server) error {
 	if w.ledger.record.AutostartWas {
 		err := w.call(ctx, "restoring autostart", func(ctx context.Context) error {
-			return w.cfg.Source.SetAutostart(ctx, server, true)
+			return w.cfg.Source.SetAutostart(ctx, server.Name, true)
 		})
 		if err != nil {
 			return err
 		}
 	}
-	if !w.ledger.record.LinksDown {
-		return nil
+	if w.ledger.record.LinksDown {
+		return w.linksUp(ctx, server.Name)
 	}
-	return w.linksUp(ctx, server)
+	return nil
+}
+
+// keepFenced leaves what fencing did, and ends what it had begun.
+func (w *worker) keepFenced(ctx context.Context, server hypervisor.Server) error {
+	if err := w.takeAutostart(ctx, server); err != nil {
+		return err
+	}
+	if fenced := w.ledger.record; fenced.ShutDown && !fenced.WentOff && running(server.Power) {
+		return w.shutDown(ctx, server.Name, shutdownGrace)
+	}
+	return nil
 }

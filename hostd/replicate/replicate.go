@@ -8,8 +8,12 @@
 // It promises:
 //
 //   - A checkpoint is deleted only after the shadow has confirmed what makes it needless, and only if it is the pair's own.
-//   - Before FENCED is reported no cycle of the epoch runs, and the policy has been applied to the server; it is applied again
-//     whenever the server returns. What is done to the server is journalled first, and undone when its role returns.
+//   - Other work that is assigned is reported at once as taken up, before the earlier work has ended: by a report of the new
+//     generation and epoch without a phase.
+//   - Before FENCED is reported no cycle of the epoch runs, and the server can do no harm: it is off, or disconnected (in its
+//     definition, too), or left running where the policy says so. A server that is to be shut down is shut down after that, since a failover
+//     waits for FENCED. The policy is applied again whenever the server returns. What is done to the server is journalled first, and undone
+//     when its role returns.
 //   - A server is started only after the control plane has confirmed its role (Config.Confirmed).
 //   - A cycle leaves no backup job behind, whatever way it ends, as long as the hypervisor answers.
 //   - Memory of a cycle is bounded: 32 chunks of 256 KiB, 3 windows of checksums, and one bit for each cluster of the disks.

@@ -39,6 +39,7 @@ type testSource struct {
 	disks       []*testDisk
 	checkpoints []string
 	lost        bool // the bitmaps are broken
+	unreachable bool // checkpoints cannot be deleted, as of a server that is off and whose images are away
 	linksUp     bool
 	calls       []string
 	deleted     chan string             // gets the checkpoints that are deleted
@@ -275,7 +276,7 @@ func (s *testSource) DeleteCheckpoint(_ context.Context, _, name string) error {
 	if !slices.Contains(s.checkpoints, name) {
 		return nil
 	}
-	if s.server.Power != hypervisor.PowerRunning {
+	if s.unreachable {
 		return hypervisor.ErrNotRunning
 	}
 	s.checkpoints = slices.DeleteFunc(s.checkpoints, func(n string) bool { return n == name })

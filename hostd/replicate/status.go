@@ -33,32 +33,52 @@ type status struct {
 	report func(*umbrav1.AssignmentReport)
 
 	mu         sync.Mutex
-	assignment *umbrav1.Assignment
+	assignment *umbrav1.Assignment // that the view is of; nil before the first
+	next       *umbrav1.Assignment // other work that was taken up and has not begun; nil when there is none
 	view       view
 	progress   *progress // of the job that runs, or nil
 	meter      meter
 }
 
-// takeUp makes the reports speak of that assignment.
+// announce reports at once that other work was taken up, whatever the worker still has to end before it begins. What it
+// observes until then is of the earlier work and is not reported: it must not pass for an observation of this one, and an
+// older report would take the place of this one where only the latest counts.
+func (s *status) announce(a *umbrav1.Assignment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.assignment == a {
+		return // the worker was quicker
+	}
+	s.next = a
+	s.send()
+}
+
+// takeUp makes the reports speak of that assignment, under which work goes on.
 func (s *status) takeUp(a *umbrav1.Assignment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed := s.assignment.GetGeneration() != a.GetGeneration() || s.assignment.GetDrPairUid() != a.GetDrPairUid()
-	s.assignment = a
-	if changed && s.view.phase != umbrav1.MainPhase_MAIN_PHASE_UNSPECIFIED {
+	held := &s.assignment
+	if s.next != nil {
+		held = &s.next
+	}
+	changed := (*held).GetGeneration() != a.GetGeneration() || (*held).GetDrPairUid() != a.GetDrPairUid()
+	*held = a
+	if changed {
 		s.send()
 	}
 }
 
-// begin makes the reports speak of that assignment and of nothing that was observed for an earlier one, except for the server's power. Nothing is
-// reported before the first change.
+// begin makes the reports speak of that assignment and of nothing that was observed for an earlier one, except for the
+// server's power, and reports that it was taken up.
 func (s *status) begin(a *umbrav1.Assignment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !older(a, s.assignment) {
-		s.assignment = a
+	s.assignment = a
+	if s.next != nil && sameWork(a, s.next) {
+		s.assignment, s.next = s.next, nil // which may be a later one of the same work
 	}
 	s.view = view{power: s.view.power}
+	s.send()
 }
 
 // change changes the view, and reports it if that made a difference.
@@ -67,7 +87,7 @@ func (s *status) change(f func(*view)) {
 	defer s.mu.Unlock()
 	before := s.view
 	f(&s.view)
-	if before != s.view && s.view.phase != umbrav1.MainPhase_MAIN_PHASE_UNSPECIFIED {
+	if before != s.view && s.next == nil && s.view.phase != umbrav1.MainPhase_MAIN_PHASE_UNSPECIFIED {
 		s.send()
 	}
 }
@@ -105,7 +125,7 @@ func (s *status) beatOnce(moved int64, slow bool) int64 {
 			moved, slow = now, true
 		}
 	}
-	if slow && s.view.phase != umbrav1.MainPhase_MAIN_PHASE_UNSPECIFIED {
+	if slow {
 		s.send()
 	}
 	return moved
@@ -114,21 +134,21 @@ func (s *status) beatOnce(moved int64, slow bool) int64 {
 // send is called with the lock held, so that reports leave in the order of what they tell. Report does not block.
 func (s *status) send() {
 	now := s.clock.Now()
-	main := &umbrav1.MainReport{
-		Phase:            s.view.phase,
-		ResyncGeneration: s.assignment.GetMain().GetResyncGeneration(),
-		Failure:          s.view.failure,
-		ServerState:      powerMessage(s.view.power),
-		FenceMessage:     s.view.fenceMessage,
+	a, main := s.assignment, &umbrav1.MainReport{ServerState: powerMessage(s.view.power)}
+	if s.next != nil {
+		a = s.next
+	} else {
+		main.Phase, main.Failure, main.FenceMessage = s.view.phase, s.view.failure, s.view.fenceMessage
+		if s.progress != nil {
+			main.Progress = s.progress.message(s.meter.read(now, s.progress.done.Load()))
+		}
 	}
-	if s.progress != nil {
-		main.Progress = s.progress.message(s.meter.read(now, s.progress.done.Load()))
-	}
+	main.ResyncGeneration = a.GetMain().GetResyncGeneration()
 	s.report(&umbrav1.AssignmentReport{
-		DrPair:      s.assignment.GetDrPair(),
-		DrPairUid:   s.assignment.GetDrPairUid(),
-		Generation:  s.assignment.GetGeneration(),
-		Epoch:       s.assignment.GetEpoch(),
+		DrPair:      a.GetDrPair(),
+		DrPairUid:   a.GetDrPairUid(),
+		Generation:  a.GetGeneration(),
+		Epoch:       a.GetEpoch(),
 		ObserveTime: timestamppb.New(now),
 		Role:        &umbrav1.AssignmentReport_Main{Main: main},
 	})

@@ -66,12 +66,13 @@ func (t *team) begin(ctx context.Context, a *umbrav1.Assignment) {
 	cfg := t.replicator.cfg
 	w := &worker{
 		cfg: cfg, pair: pair, log: cfg.Log.With("pair", pair), shared: t.replicator.shared, desired: newDesired(a),
-		status:  &status{clock: cfg.Clock, report: cfg.Report, assignment: a},
+		status:  &status{clock: cfg.Clock, report: cfg.Report},
 		limiter: rate.NewLimiter(limit(a), chunkBytes),
 	}
 	ctx, stop := context.WithCancel(ctx)
 	m := &member{worker: w, stop: stop, done: make(chan struct{})}
 	t.members[pair] = m
+	w.status.announce(a)
 	t.working.Go(func() {
 		defer close(m.done)
 		defer stop()
@@ -89,5 +90,7 @@ func (w *worker) assign(a *umbrav1.Assignment) {
 	w.limiter.SetLimit(limit(a))
 	if goesOn {
 		w.status.takeUp(a)
+		return
 	}
+	w.status.announce(a)
 }

@@ -16,6 +16,11 @@ type DamagedRange struct {
 	First, Count uint64
 }
 
+// Holds says whether every cluster of the other range is in this one.
+func (r DamagedRange) Holds(other DamagedRange) bool {
+	return r.Disk == other.Disk && r.First <= other.First && other.First+other.Count <= r.First+r.Count
+}
+
 // chunkBits is a set of clusters of one chunk.
 type chunkBits [ChunkClusters / 64]uint64
 

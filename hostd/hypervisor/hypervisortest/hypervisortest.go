@@ -83,6 +83,8 @@ func Run(t *testing.T, world World) {
 		{"CheckpointsAreListedOldestFirstWithoutForeignOnes", checkpointsAreListedOldestFirst},
 		{"DeletingACheckpointKeepsTheOthersWorking", deletingACheckpointKeepsTheOthersWorking},
 		{"BrokenCheckpointIsDeletedAllTheSame", brokenCheckpointIsDeleted},
+		{"CheckpointOfAServerThatIsOffIsDeleted", checkpointOfAServerThatIsOffIsDeleted},
+		{"BrokenCheckpointOfAServerThatIsOffIsDeleted", brokenCheckpointOfAServerThatIsOffIsDeleted},
 		{"FreezeWithoutAnAgentYieldsABackupThatSaysSo", freezeWithoutAnAgent},
 		{"OverlayIsEmptyPrivateAndNeverOverwritten", overlayIsEmptyPrivateAndNeverOverwritten},
 		{"DiskWithoutBackingIsNotPulled", diskWithoutBackingIsNotPulled},

@@ -41,7 +41,8 @@ func (h *Hypervisor) Checkpoints(ctx context.Context, server string) ([]string, 
 }
 
 // DeleteCheckpoint deletes one of Umbra's checkpoints. One that is not there, or whose server is not, is no error. Of one
-// whose bitmap is broken or gone libvirt's record is removed. The server must run: hypervisor.ErrNotRunning.
+// whose bitmap is broken or gone libvirt's record is removed. Of a server that is off the bitmaps are removed from its
+// images, or it is hypervisor.ErrNotRunning where they cannot be.
 func (h *Hypervisor) DeleteCheckpoint(ctx context.Context, server, checkpoint string) error {
 	if !strings.HasPrefix(checkpoint, checkpointPrefix) {
 		return fmt.Errorf("delete checkpoint %q of server %q: %w", checkpoint, server, errForeignCheckpoint)
@@ -63,8 +64,12 @@ func (h *Hypervisor) DeleteCheckpoint(ctx context.Context, server, checkpoint st
 	case errors.Is(err, hypervisor.ErrNotFound):
 		return nil
 	case err != nil && code(err) == rpc.ErrOperationUnsupported:
-		if notRunning := h.running(ctx, dom); notRunning != nil {
-			return fmt.Errorf("%w: %w", err, notRunning)
+		off, powerErr := h.off(ctx, dom)
+		if powerErr != nil {
+			return fmt.Errorf("%w: %w", err, powerErr)
+		}
+		if off {
+			return h.deleteOffline(ctx, dom, checkpoint)
 		}
 	}
 	return err

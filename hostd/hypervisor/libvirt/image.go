@@ -28,8 +28,7 @@ type image struct {
 // not been made by default since 2013, and a backup that is wrong about it fails with a reason.
 func inspect(path, format string, disk *libvirtxml.DomainDisk) image {
 	unknown := image{keepsBitmaps: format == "qcow2"}
-	plain := disk.Encryption == nil && disk.Source != nil && disk.Source.Encryption == nil && disk.Source.Slices == nil
-	if path == "" || !plain {
+	if path == "" || !plain(disk) {
 		return unknown
 	}
 	file, err := os.Open(path)
@@ -52,6 +51,11 @@ func inspect(path, format string, disk *libvirtxml.DomainDisk) image {
 		return unknown
 	}
 	return found
+}
+
+// plain tells whether the file of a disk is its image as it is.
+func plain(disk *libvirtxml.DomainDisk) bool {
+	return disk.Encryption == nil && disk.Source != nil && disk.Source.Encryption == nil && disk.Source.Slices == nil
 }
 
 func inspectQCOW2(file io.Reader) (image, error) {

@@ -151,6 +151,12 @@ func (w *world) BeginForeignBackup(t *testing.T, server, checkpoint string) {
 func (w *world) EndForeignBackup(t *testing.T, server string) {
 	t.Helper()
 	w.virsh(t, "domjobabort", server)
+	// The call returns before the job is gone.
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(w.virsh(t, "domjobinfo", server), "None"); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the foreign job on %s does not end", server)
+		}
+	}
 }
 
 func (w *world) CheckpointNames(t *testing.T, server string) []string {

@@ -33,6 +33,10 @@ func TestRealLibvirt(t *testing.T) {
 		{"HangingServerHoldsUpOnlyItself", hangingServerHoldsUpOnlyItself},
 		{"LibvirtdThatRestartsIsReconnectedToAndItsJobIsEnded", libvirtdThatRestartsIsReconnectedToAndItsJobIsEnded},
 		{"BrokenBitmapsAreNotLeftInTheImage", brokenBitmapsAreNotLeftInTheImage},
+		{"CheckpointOfAServerThatIsOffLeavesNothingInTheImage", checkpointOfAServerThatIsOffLeavesNothingInTheImage},
+		{"CheckpointOfAnImageThatCannotBeOpenedStays", checkpointOfAnImageThatCannotBeOpenedStays},
+		{"DeletionAndStartAtOnceEndCleanly", deletionAndStartAtOnceEndCleanly},
+		{"HangingServerIsShutDown", hangingServerIsShutDown},
 		{"CycleIsTimed", cycleIsTimed},
 	}
 	for _, host := range l.Hosts() {

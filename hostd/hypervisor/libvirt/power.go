@@ -63,7 +63,8 @@ func (h *Hypervisor) destroy(ctx context.Context, dom rpc.Domain) error {
 }
 
 // Shutdown asks a server to shut down, by its agent if it has one and else by the power button, and takes its power
-// after grace. It returns when the server is off. A server that is off or not there is no error.
+// after grace, also of a QEMU that hangs; at once when grace is 0. It returns when the server is off. A server that is off or
+// not there is no error.
 func (h *Hypervisor) Shutdown(ctx context.Context, server string, grace time.Duration) error {
 	dom, err := h.domain(ctx, server, "")
 	if errors.Is(err, hypervisor.ErrNotFound) {
@@ -72,17 +73,21 @@ func (h *Hypervisor) Shutdown(ctx context.Context, server string, grace time.Dur
 	if err != nil {
 		return err
 	}
-	if off, err := h.askToShutDown(ctx, dom, grace); off || err != nil {
-		return err
+	if grace > 0 {
+		if off, err := h.askToShutDown(ctx, dom, grace); off || err != nil {
+			return err
+		}
 	}
 	return h.destroy(ctx, dom)
 }
 
 func (h *Hypervisor) askToShutDown(ctx context.Context, dom rpc.Domain, grace time.Duration) (off bool, err error) {
 	begun := h.clock.Now()
-	asked := h.call(ctx, fmt.Sprintf("ask server %q to shut down", dom.Name), func(l *rpc.Libvirt) error {
+	asking, stop := context.WithTimeout(ctx, grace)
+	asked := h.call(asking, fmt.Sprintf("ask server %q to shut down", dom.Name), func(l *rpc.Libvirt) error {
 		return l.DomainShutdown(dom)
 	})
+	stop()
 	for {
 		state, err := h.power(ctx, dom)
 		if errors.Is(err, hypervisor.ErrNotFound) || err == nil && state == hypervisor.PowerOff {

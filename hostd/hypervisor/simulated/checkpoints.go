@@ -77,9 +77,6 @@ func (h *Hypervisor) DeleteCheckpoint(ctx context.Context, name, checkpoint stri
 		if i < 0 {
 			return nil
 		}
-		if !s.active() {
-			return fmt.Errorf("delete checkpoint %q: %w", checkpoint, hypervisor.ErrNotRunning)
-		}
 		deleted := s.checkpoints[i]
 		s.checkpoints = slices.Delete(s.checkpoints, i, i+1)
 		for target, dirty := range deleted.dirty {
