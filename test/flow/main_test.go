@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -67,7 +68,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	scape, err := landscape.Up(t.Context(), landscape.Config{
-		Name: "flow", Dir: filepath.Join(dir, "lab"), CacheDir: "/var/tmp/umbra-lab-cache", Binaries: binaries,
+		Name: labName(), Dir: filepath.Join(dir, "lab"), CacheDir: "/var/tmp/umbra-lab-cache", Binaries: binaries,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -85,6 +86,9 @@ func newWorld(t *testing.T) *world {
 	})
 	return &world{Landscape: scape, t: t}
 }
+
+// labName is another one in each process, so that two checkouts can run these tests at the same time.
+func labName() string { return "f" + strconv.FormatInt(int64(os.Getpid()), 36) }
 
 const logTail = 6000
 
