@@ -91,6 +91,7 @@ lint: buf-lint go-lint ## Lint the protos and the Go code
 go-lint: $(GOLANGCI_LINT) ## Lint the Go code only
 	$(GOLANGCI_LINT) run
 	.ci/no-silenced-length
+	.ci/leak-checked
 
 .PHONY: buf-lint
 buf-lint: $(BUF) $(VALIDATE_PROTO) ## Lint the protos only

@@ -4,6 +4,7 @@ package flow_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -31,24 +33,30 @@ var binaries string
 
 // TestMain builds the two daemons as they are now, with the race detector when the tests have it.
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "umbra-flow-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+	dir, err := buildDaemons()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	binaries = dir
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+func buildDaemons() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "umbra-flow-"); err != nil {
+		return "", err
+	}
+	for name, source := range map[string]string{"umbra-controlplane": "controlplane/cmd", "umbra-hostd": "hostd/cmd"} {
+		args := append([]string{"build", "-o", filepath.Join(dir, name)}, raceFlag...)
+		build := exec.Command("go", append(args, "github.com/umbra-dr/umbra/"+source)...)
+		if out, err := build.CombinedOutput(); err != nil {
+			return "", errors.Join(fmt.Errorf("building %s: %w\n%s", name, err, out), os.RemoveAll(dir))
 		}
-		defer func() { _ = os.RemoveAll(dir) }()
-		for name, source := range map[string]string{"umbra-controlplane": "controlplane/cmd", "umbra-hostd": "hostd/cmd"} {
-			args := append([]string{"build", "-o", filepath.Join(dir, name)}, raceFlag...)
-			build := exec.Command("go", append(args, "github.com/umbra-dr/umbra/"+source)...)
-			if out, err := build.CombinedOutput(); err != nil {
-				fmt.Fprintf(os.Stderr, "building %s: %v\n%s", name, err, out)
-				return 1
-			}
-		}
-		binaries = dir
-		return m.Run()
-	}())
+	}
+	return dir, nil
 }
 
 // world is a landscape with one guest on the main host.
