@@ -112,12 +112,19 @@ func (p *pair) opened() *recoverystore.Store {
 	return p.store
 }
 
-// openStore returns the store, opened if it is not.
+// openStore returns the store, opened if it is not, and opened anew if a failure stopped it.
 func (p *pair) openStore(ctx context.Context) (*recoverystore.Store, error) {
 	p.opening.Lock()
 	defer p.opening.Unlock()
 	if s := p.opened(); s != nil {
-		return s, nil
+		stopped := s.Stopped()
+		if stopped == nil {
+			return s, nil
+		}
+		p.r.cfg.Log.Warn("store stopped, and is opened anew", "pair", p.name, "error", stopped)
+		if err := p.closeOpened(); err != nil {
+			return nil, err
+		}
 	}
 	if p.r.isClosed() {
 		return nil, ErrClosed
@@ -139,6 +146,11 @@ func (p *pair) openStore(ctx context.Context) (*recoverystore.Store, error) {
 func (p *pair) closeStore() error {
 	p.opening.Lock()
 	defer p.opening.Unlock()
+	return p.closeOpened()
+}
+
+// closeOpened needs opening.
+func (p *pair) closeOpened() error {
 	p.mu.Lock()
 	s := p.store
 	p.store = nil

@@ -61,15 +61,15 @@ func (p *pair) prune(ctx context.Context) error {
 		return nil
 	}
 	defer done()
-	store := p.opened()
-	if store == nil {
-		return nil
+	store, err := p.openStore(ctx)
+	if err != nil {
+		return err
 	}
 	ids := unwanted(store.Points(), scheduleOf(p.retention()), p.r.cfg.Clock.Now())
 	if len(ids) == 0 && !p.unfinished {
 		return nil
 	}
-	err := deletePoints(tend, store, ids)
+	err = deletePoints(tend, store, ids)
 	p.unfinished = err != nil
 	p.refresh()
 	if err != nil && tend.Err() == nil {

@@ -27,9 +27,7 @@ func (st *stream) write(ctx context.Context, f func() error) error {
 		return nil
 	}
 	if errors.Is(err, recoverystore.ErrClosed) {
-		// The store stopped after a failure: it is opened anew for the next stream.
-		st.p.cut(err)
-		err = errors.Join(err, st.p.closeStore())
+		st.p.cut(err) // the store stopped: the next stream gets it opened anew
 	}
 	return st.p.refuse(err)
 }

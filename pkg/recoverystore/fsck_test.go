@@ -10,7 +10,7 @@ import (
 
 // fsck holds the whole index against its invariants, apart from the code that keeps them: every
 // cluster of the data area is referred to exactly once or free, births mirror locs, and between two
-// living points a cluster has at most one version and a chunk at most one record.
+// points a cluster has at most one version and a chunk at most one record.
 func (s *Store) fsck() error {
 	return s.idx.view(func(tx *bbolt.Tx) error {
 		used, err := s.fsckChunks(tx)
@@ -22,6 +22,9 @@ func (s *Store) fsck() error {
 			return err
 		}
 		for id, d := range s.disks {
+			if !d.Active && !slices.ContainsFunc(s.points, func(p *pointRecord) bool { return p.hasDisk(id) }) {
+				continue // half removed, or made for a change of the disks that failed
+			}
 			if err := fsckSpace(tx, d, used[id], free[id]); err != nil {
 				return err
 			}
@@ -65,7 +68,7 @@ func (s *Store) fsckChunks(tx *bbolt.Tx) (map[uint32][]uint64, error) {
 		}
 		period := 0
 		for _, p := range s.points {
-			if !p.Deleting && p.Seq < seq {
+			if p.Seq < seq { // one that is being deleted still parts them
 				period++
 			}
 		}

@@ -64,6 +64,9 @@ func openIndex(dir string, opts Options) (*index, error) {
 	case err != nil:
 		return nil, fmt.Errorf("open recovery store index: %w", err)
 	}
+	if opts.wrapIndex != nil {
+		opts.wrapIndex(db)
+	}
 	return &index{db}, nil
 }
 
@@ -75,6 +78,16 @@ func (x *index) view(fn func(tx *bbolt.Tx) error) (err error) {
 func (x *index) update(fn func(tx *bbolt.Tx) error) (err error) {
 	defer recoverCorrupt(&err)
 	return x.db.Update(fn)
+}
+
+// shows says whether a transaction whose commit failed is there for readers: on disk it may be or not.
+func (x *index) shows(id int) bool {
+	newest := id
+	_ = x.view(func(tx *bbolt.Tx) error {
+		newest = tx.ID()
+		return nil
+	})
+	return newest >= id
 }
 
 func recoverCorrupt(err *error) {

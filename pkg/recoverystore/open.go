@@ -80,6 +80,9 @@ func (s *Store) load(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.removeStrayFiles(); err != nil {
+		return err
+	}
 	if err := s.loadDamage(); err != nil {
 		return err
 	}
@@ -145,7 +148,7 @@ func (s *Store) loadDisk(rec diskRecord, tail uint64, free []extent) error {
 			unused = append(unused, extent{uint64(slot) * rec.SlotClusters, rec.SlotClusters})
 		}
 	}
-	if err := d.punch(unused); err != nil {
+	if err := d.punch(joined(unused)); err != nil {
 		return err
 	}
 	size, err := d.file.Size()

@@ -3,6 +3,8 @@ package recoverystore
 import (
 	"log/slog"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 // Limits that hold for every store.
@@ -37,6 +39,7 @@ type Options struct {
 	Faults func(Failpoint) error
 
 	wrapFile    func(dataFile) dataFile
+	wrapIndex   func(*bbolt.DB)
 	noIndexSync bool
 }
 

@@ -12,7 +12,7 @@ const readClusters = 16
 // hashStored reads clusters of one disk and calls fn with the index and the checksum of each; readable
 // is false where the file could not be read. The list should be in the order of places.
 func (d *disk) hashStored(ctx context.Context, list []storedCluster, fn func(i int, got Sum, readable bool)) error {
-	buf := make([]byte, readClusters*ClusterSize)
+	buf := make([]byte, min(readClusters, len(list))*ClusterSize)
 	for i := 0; i < len(list); {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"go.etcd.io/bbolt"
@@ -101,4 +102,23 @@ func (s *Store) dropDisk(d *disk) error {
 	s.retired = append(s.retired, d.file)
 	s.mu.Unlock()
 	return errors.Join(d.file.Truncate(0), os.Remove(d.path), s.workOutDamage())
+}
+
+// removeStrayFiles removes the data files that no record explains: of disks that were removed, or never recorded, when a
+// crash came in between. It needs a store that nobody uses yet.
+func (s *Store) removeStrayFiles() error {
+	files, err := filepath.Glob(filepath.Join(s.dir, "*"+dataFileSuffix))
+	if err != nil {
+		return fmt.Errorf("look for stray data files: %w", err)
+	}
+	for _, d := range s.disks {
+		files = slices.DeleteFunc(files, func(path string) bool { return filepath.Base(path) == filepath.Base(d.path) })
+	}
+	for _, path := range files {
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("remove stray data file: %w", err)
+		}
+		s.log.Info("data file of no disk removed", "file", filepath.Base(path))
+	}
+	return nil
 }

@@ -96,26 +96,37 @@ func (s *Store) fault(p Failpoint) error {
 	return s.stop(fmt.Errorf("fault at %s: %w", p, err))
 }
 
-// stop makes every later call fail: memory no longer says what the index says.
+// stop makes every later call fail: memory no longer says what the index says. The error it returns is an ErrClosed too.
 func (s *Store) stop(cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	cause = fmt.Errorf("%w: %w", ErrClosed, cause)
 	if s.closed == nil {
-		s.closed = fmt.Errorf("%w: %w", ErrClosed, cause)
+		s.closed = cause
 	}
 	return cause
 }
 
-// update runs an index transaction. When its commit fails for another reason than space, nobody can
-// say whether it took effect; then the store stops, and the next Open sees which it was.
+// Stopped returns why the store takes no more calls: it was closed, or a failure left in doubt what its index holds. Then only
+// to close it and to open it again is left. Nil while it works.
+func (s *Store) Stopped() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// update runs an index transaction. When its commit fails, nobody can say whether it took effect; then the store stops, and
+// the next Open sees which it was. Only a lack of space that showed before the last write of the commit is harmless.
 func (s *Store) update(fn func(tx *bbolt.Tx) error) error {
-	committing := false
+	id := 0
 	err := s.idx.update(func(tx *bbolt.Tx) error {
 		err := fn(tx)
-		committing = err == nil
+		if err == nil {
+			id = tx.ID()
+		}
 		return err
 	})
-	if err = noSpaceError(err); err != nil && committing && !errors.Is(err, ErrNoSpace) {
+	if err = noSpaceError(err); err != nil && id != 0 && (!errors.Is(err, ErrNoSpace) || s.idx.shows(id)) {
 		return s.stop(fmt.Errorf("commit to index: %w", err))
 	}
 	return err

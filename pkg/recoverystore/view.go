@@ -142,7 +142,9 @@ func (s *Store) recordView(point *pointRecord, rec viewRecord) error {
 		return putRecord(tx.Bucket(bucketViews), uintValue(point.Seq), rec)
 	})
 	if err != nil {
-		s.clearSlot(point, rec.Slot)
+		if s.Stopped() == nil { // else the view may be recorded
+			s.clearSlot(point, rec.Slot)
+		}
 		return fmt.Errorf("record view of recovery point %s: %w", pointID(point.Seq), err)
 	}
 	s.mu.Lock()

@@ -30,7 +30,7 @@ func (s *Store) writeView(ctx context.Context, pd pointDisk, seq uint64, slot in
 	w := &tableWriter{
 		ctx: ctx, disk: d, layout: layout, seq: seq,
 		base: uint64(d.slotOffset(slot)), fileClusters: uint64(size) / ClusterSize, dataStart: d.dataStart(), lenient: o.AllowDamaged,
-		tables: make([]byte, 0, tablesPerWrite*ClusterSize), used: make([]bool, layout.L2Tables),
+		tables: make([]byte, 0, min(tablesPerWrite, layout.L2Tables)*ClusterSize), used: make([]bool, layout.L2Tables),
 	}
 	if err := s.idx.view(w.walk); err != nil {
 		return 0, fmt.Errorf("tables of disk %s: %w", d.Name, err)
