@@ -25,7 +25,7 @@ Example:
 
 type flags struct {
 	HostID       string         `help:"This host's id, as in its certificate: lower-case letters, digits and hyphens." required:"" placeholder:"ID"`
-	ControlPlane string         `help:"Address of the control plane." required:"" placeholder:"ADDRESS:PORT"`
+	ControlPlane []string       `help:"Address of a control plane. Give it several times when there are several, or a name that stands for all of them." required:"" placeholder:"ADDRESS:PORT"`
 	TLS          identity.Files `embed:"" prefix:"tls-"`
 
 	DataListen  string `help:"Address at which other hosts send their servers' disks." required:"" placeholder:"ADDRESS:PORT"`

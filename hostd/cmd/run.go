@@ -56,7 +56,11 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	controlPlane, err := dial(credentials, identity.ControlPlane(), f.ControlPlane)
+	options, err := dialOptions(credentials, identity.ControlPlane())
+	if err != nil {
+		return err
+	}
+	controlPlane, err := session.Dial(f.ControlPlane, options...)
 	if err != nil {
 		return err
 	}
@@ -175,13 +179,20 @@ func serverOf(kept *journal.Journal) func(pair string) string {
 	}
 }
 
-func dial(credentials *identity.Credentials, id identity.ID, address string) (*grpc.ClientConn, error) {
+func dialOptions(credentials *identity.Credentials, id identity.ID) ([]grpc.DialOption, error) {
 	secure, err := credentials.Dial(id)
 	if err != nil {
 		return nil, err
 	}
-	options := append(transport.DialOptions(), grpc.WithTransportCredentials(secure),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}))
+	return append(transport.DialOptions(), grpc.WithTransportCredentials(secure),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true})), nil
+}
+
+func dial(credentials *identity.Credentials, id identity.ID, address string) (*grpc.ClientConn, error) {
+	options, err := dialOptions(credentials, id)
+	if err != nil {
+		return nil, err
+	}
 	conn, err := grpc.NewClient(address, options...)
 	if err != nil {
 		return nil, fmt.Errorf("dialling %s at %s: %w", id, address, err)
