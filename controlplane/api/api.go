@@ -37,6 +37,7 @@ type Store interface {
 type Cache interface {
 	Ready() <-chan struct{}
 	Revision() int64
+	Reach(ctx context.Context, revision int64) error
 	Get(id string) (store.Entry, bool)
 	After(id string) iter.Seq[store.Entry]
 	ByHost(host string) []store.Entry

@@ -21,7 +21,7 @@ func (p *plane) manyServers(n int) (names []string) {
 		server.Name, server.Uuid = fmt.Sprintf("s%d", i), fmt.Sprintf("uuid-s%d", i)
 		inventory.Servers = append(inventory.Servers, server)
 	}
-	p.observed.SetInventory("main-host", inventory, host.ReportTime)
+	p.observed.SetInventory("main-host", host.Session, inventory, host.ReportTime)
 	for i := range n {
 		names = append(names, p.create(fmt.Sprintf("pair-%02d", i), fmt.Sprintf("s%d", i)).GetName())
 	}
@@ -111,10 +111,10 @@ func TestHostsSayWhatTheyCanDo(t *testing.T) {
 	p := startPlane(t)
 	p.connectHosts()
 	away, _ := p.observed.Host("main-host")
-	p.observed.SetConnected("main-host", false, away.ChangeTime)
+	p.observed.Disconnect("main-host", away.Session, true, away.ChangeTime)
 	full := &umbrav1.Host{DataAddress: "192.0.2.9:7444", LibvirtVersion: "9.0.0"}
-	p.observed.SetConnected("full", true, away.ChangeTime)
-	p.observed.SetInventory("full", full, away.ChangeTime)
+	p.observed.Connect("full", 1, "", away.ChangeTime)
+	p.observed.SetInventory("full", 1, full, away.ChangeTime)
 	var got []string
 	for token := ""; ; {
 		page, err := p.hosts.ListHosts(t.Context(), &umbrav1.ListHostsRequest{PageSize: 2, PageToken: token})

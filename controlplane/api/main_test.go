@@ -24,6 +24,7 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/embedded"
 	"github.com/umbra-dr/umbra/controlplane/observed"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
+	"github.com/umbra-dr/umbra/controlplane/registry"
 	"github.com/umbra-dr/umbra/controlplane/session"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -44,16 +45,23 @@ type plane struct {
 	etcd       *clientv3.Client
 	cache      *store.Cache
 	observed   *observed.Hosts
+	registry   *registry.Registry
+	sessions   map[string]uint64 // of hosts
 	answers    *fakeHosts
 	log        *lockedBuffer
 }
 
-func startPlane(t *testing.T) *plane { return startPlaneAt(t, clock.System) }
+func startPlane(t *testing.T) *plane { return startPlaneWith(t, func(*api.Deps) {}) }
 
 // startPlaneAt starts a plane whose API goes by that clock.
 func startPlaneAt(t *testing.T, clk clock.Clock) *plane {
+	return startPlaneWith(t, func(deps *api.Deps) { deps.Clock = clk })
+}
+
+// startPlaneWith starts a plane whose API has other parts.
+func startPlaneWith(t *testing.T, change func(*api.Deps)) *plane {
 	t.Helper()
-	p := &plane{t: t, observed: observed.New(), answers: &fakeHosts{points: map[string][]*umbrav1.RecoveryPoint{}}, log: &lockedBuffer{}}
+	p := &plane{t: t, observed: observed.New(), sessions: map[string]uint64{}, answers: &fakeHosts{points: map[string][]*umbrav1.RecoveryPoint{}}, log: &lockedBuffer{}}
 	log := slog.New(slog.NewTextHandler(p.log, nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	client, stop, err := embedded.Start(ctx, t.TempDir(), log)
@@ -63,18 +71,22 @@ func startPlaneAt(t *testing.T, clk clock.Clock) *plane {
 	p.etcd = client
 	records := store.New(client, log)
 	p.cache = store.NewCache(records, clock.System, log)
+	p.registry = registry.New(registry.Config{Store: records, Observed: p.observed, Clock: clock.System, Log: log, TTL: time.Minute})
 	engine := reconcile.New(reconcile.Config{
-		Store: records, Records: p.cache, Observed: p.observed, Clock: clock.System, Log: log, UnreachableAfter: time.Hour,
+		Store: records, Records: p.cache, Observed: p.observed, Self: p.registry.Self(), Clock: clock.System, Log: log, UnreachableAfter: time.Hour,
 	})
 	deps := api.Deps{
-		Store: records, Cache: p.cache, Engine: engine, Observed: p.observed, Hosts: p.answers, Clock: clk, Log: log,
+		Store: records, Cache: p.cache, Engine: engine, Observed: p.observed, Hosts: p.answers, Clock: clock.System, Log: log,
 	}
+	change(&deps)
 	server := grpc.NewServer(api.Interceptors(deps)...)
 	api.Register(server, deps)
 	listener := bufconn.Listen(1 << 20)
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = p.cache.Run(ctx) })
+	parts.Go(func() { _ = p.registry.Run(ctx) })
 	<-p.cache.Ready()
+	<-p.registry.Ready()
 	parts.Go(func() { _ = engine.Run(ctx) })
 	parts.Go(func() { _ = server.Serve(listener) })
 	connection, err := grpc.NewClient("passthrough:plane", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -173,8 +185,12 @@ func (p *plane) connectHosts() {
 	for id, servers := range map[string][]*umbrav1.Server{
 		"main-host": {server("vm", disk), server("vm2", disk), server("raw", disk, raw), server("diskless")}, "shadow-host": nil,
 	} {
-		p.observed.SetConnected(id, true, time.Now())
-		p.observed.SetInventory(id, &umbrav1.Host{
+		number, err := p.registry.Enter(p.t.Context(), id, func(error) {})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.sessions[id] = number
+		p.observed.SetInventory(id, number, &umbrav1.Host{
 			Servers: servers, DataAddress: "192.0.2.1:7444", LibvirtVersion: "9.0.0", Networks: []string{"front"},
 			Capacity: &umbrav1.HostCapacity{MemoryFreeBytes: 8 << 30, StoreBytes: 100 << 30, StoreFreeBytes: 50 << 30},
 		}, time.Now())
@@ -231,13 +247,13 @@ func (p *plane) epoch(pair string) uint64 {
 }
 
 func (p *plane) reportMain(pair string, report *umbrav1.MainReport) {
-	p.observed.SetReport("main-host", 1, &umbrav1.AssignmentReport{
+	p.observed.SetReport("main-host", p.sessions["main-host"], &umbrav1.AssignmentReport{
 		DrPair: pair, Epoch: max(1, p.epoch(pair)), Role: &umbrav1.AssignmentReport_Main{Main: report},
 	}, time.Now())
 }
 
 func (p *plane) reportShadow(pair string, report *umbrav1.ShadowReport) {
-	p.observed.SetReport("shadow-host", 1, &umbrav1.AssignmentReport{
+	p.observed.SetReport("shadow-host", p.sessions["shadow-host"], &umbrav1.AssignmentReport{
 		DrPair: pair, Epoch: max(1, p.epoch(pair)), Role: &umbrav1.AssignmentReport_Shadow{Shadow: report},
 	}, time.Now())
 }

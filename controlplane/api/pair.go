@@ -59,10 +59,10 @@ type seen struct {
 
 func (d *Deps) seen(p drpair.Pair) seen {
 	var s seen
-	if main, ok := d.Observed.Main(p.ID); ok {
+	if main, ok := d.Observed.Main(p.ID); ok && main.Of(p.UID) {
 		s.main, s.mainTime = main.Report, main.Time
 	}
-	if shadow, ok := d.Observed.Shadow(p.ID); ok {
+	if shadow, ok := d.Observed.Shadow(p.ID); ok && shadow.Of(p.UID) {
 		s.shadow, s.shadowTime = shadow.Report, shadow.Time
 	}
 	if at := s.shadow.GetNewestRecoveryPointTime(); at != nil {

@@ -65,6 +65,8 @@ func (d *Deps) points(ctx context.Context, p drpair.Pair) ([]*umbrav1.RecoveryPo
 		return nil, context.Cause(ctx)
 	case errors.Is(err, session.ErrNotConnected):
 		return nil, shadowUnreachable(p, "is not connected to the control plane")
+	case errors.Is(err, session.ErrElsewhere):
+		return nil, shadowUnreachable(p, "cannot be asked now, try again: "+session.ErrElsewhere.Error())
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, shadowUnreachable(p, fmt.Sprintf("did not answer within %v", pointsTimeout))
 	case err != nil:

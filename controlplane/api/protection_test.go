@@ -34,7 +34,7 @@ func TestCreateWarnsOfWhatWouldHurtLater(t *testing.T) {
 	shadow, _ := p.observed.Host("shadow-host")
 	poor := proto.CloneOf(shadow.Inventory)
 	poor.Networks, poor.Capacity.MemoryFreeBytes = nil, 1
-	p.observed.SetInventory("shadow-host", poor, shadow.ReportTime)
+	p.observed.SetInventory("shadow-host", shadow.Session, poor, shadow.ReportTime)
 	request := createRequest("a", "raw")
 	request.ValidateOnly = true
 	response, err := p.protection.CreateDRPair(t.Context(), request)

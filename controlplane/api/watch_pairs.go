@@ -96,6 +96,10 @@ func (w *pairWatch) begin(ctx context.Context, token string) error {
 	if err != nil {
 		return err
 	}
+	// The token may be another control plane's, which was ahead of this one.
+	if err := w.Cache.Reach(ctx, changes.Revision); err != nil {
+		return err
+	}
 	w.revision = since
 	for _, gone := range changes.Deleted {
 		if err := w.sendDeleted(gone.ID, gone.UID); err != nil {
@@ -103,7 +107,7 @@ func (w *pairWatch) begin(ctx context.Context, token string) error {
 		}
 	}
 	for _, id := range changes.Changed {
-		if err := w.sendStored(ctx, id, since); err != nil {
+		if err := w.sendStill(id); err != nil {
 			return err
 		}
 	}
@@ -125,22 +129,11 @@ func (w *pairWatch) snapshot() error {
 	return nil
 }
 
-// sendStored sends a pair that changed after a revision. The cache may not have come that far yet; then the store is
-// asked. A pair that is gone meanwhile is told by the feed.
-func (w *pairWatch) sendStored(ctx context.Context, id string, since int64) error {
-	if !w.wants(id) {
-		return nil
-	}
+// sendStill sends a pair unless it is gone meanwhile, which the feed tells.
+func (w *pairWatch) sendStill(id string) error {
 	entry, ok := w.Cache.Get(id)
-	if !ok || entry.Revision <= since {
-		var err error
-		entry, err = w.Store.Pair(ctx, id)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	if !ok || !w.wants(id) {
+		return nil
 	}
 	return w.send(umbrav1.WatchKind_WATCH_KIND_CHANGED, w.pair(entry.Record))
 }
@@ -160,7 +153,7 @@ func (w *pairWatch) follow(ctx context.Context, changes, reports subscription) e
 			err = w.sendChanges(changes)
 		case <-reports.C():
 			for _, id := range reports.Take() {
-				reported[id] = w.wants(id)
+				reported[id] = true
 			}
 		case <-figures.C:
 			err = w.sendFigures(reported)
@@ -194,12 +187,8 @@ func (w *pairWatch) sendChanges(changes subscription) error {
 }
 
 func (w *pairWatch) sendFigures(reported map[string]bool) error {
-	for id, wanted := range reported {
-		entry, ok := w.Cache.Get(id)
-		if !wanted || !ok {
-			continue
-		}
-		if err := w.send(umbrav1.WatchKind_WATCH_KIND_CHANGED, w.pair(entry.Record)); err != nil {
+	for id := range reported {
+		if err := w.sendStill(id); err != nil {
 			return err
 		}
 	}

@@ -2,11 +2,14 @@ package api_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/umbra-dr/umbra/controlplane/api"
+	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/clock"
 )
@@ -112,6 +115,50 @@ func TestAWatcherThatComesBackGetsWhatItMissedAndNothingElse(t *testing.T) {
 	}
 	if len(missed) != 2 || missed["drPairs/pair-01"] != umbrav1.WatchKind_WATCH_KIND_CHANGED || missed["drPairs/pair-02"] != umbrav1.WatchKind_WATCH_KIND_DELETED {
 		t.Errorf("the watcher missed %v", missed)
+	}
+}
+
+// laggard is a cache that has a pair as it was, until it is waited for.
+type laggard struct {
+	*store.Cache
+	mu   sync.Mutex
+	past map[string]store.Entry
+}
+
+func (l *laggard) Get(id string) (store.Entry, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old, behind := l.past[id]; behind {
+		return old, true
+	}
+	return l.Cache.Get(id)
+}
+
+func (l *laggard) Reach(ctx context.Context, revision int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.past = nil
+	return l.Cache.Reach(ctx, revision)
+}
+
+// The watcher comes from a control plane that was ahead of this one.
+func TestAWatcherThatComesBackIsNotShownThePast(t *testing.T) {
+	behind := &laggard{past: map[string]store.Entry{}}
+	p := startPlaneWith(t, func(deps *api.Deps) { behind.Cache, deps.Cache = deps.Cache.(*store.Cache), behind })
+	p.manyServers(1)
+	w := p.watch(&umbrav1.WatchDRPairsRequest{})
+	w.until(umbrav1.WatchKind_WATCH_KIND_SYNCED, "")
+	old, _ := behind.Get("pair-00")
+	if _, err := p.protection.PauseReplication(t.Context(), &umbrav1.PauseReplicationRequest{Name: "drPairs/pair-00"}); err != nil {
+		t.Fatal(err)
+	}
+	behind.mu.Lock()
+	behind.past = map[string]store.Entry{"pair-00": old}
+	behind.mu.Unlock()
+	again := p.watch(&umbrav1.WatchDRPairsRequest{ResumeToken: w.last})
+	message, _ := again.until(umbrav1.WatchKind_WATCH_KIND_CHANGED, "drPairs/pair-00")
+	if state := message.GetDrPair().GetState(); state != umbrav1.DRPairState_DR_PAIR_STATE_REPLICATION_PAUSED {
+		t.Errorf("the pair is shown as %s", state)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/umbra-dr/umbra/controlplane/api"
+	"github.com/umbra-dr/umbra/controlplane/peer"
 	"github.com/umbra-dr/umbra/controlplane/session"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/identity"
@@ -29,15 +30,24 @@ import (
 // stopGrace is how long calls may go on when the process is asked to end. Watches and sessions never end by themselves.
 const stopGrace = time.Second
 
+// served is what is served.
+type served struct {
+	deps     api.Deps
+	sessions *session.Server
+	peers    *peer.Server
+	alive    func() context.Context // see alive.go
+}
+
 // listen serves on the addresses that the flags name until the context ends.
-func listen(ctx context.Context, f flags, deps api.Deps, sessions *session.Server) error {
+func listen(ctx context.Context, f flags, what served) error {
+	deps, alive := what.deps, whileAlive(what.alive)
 	group, ctx := errgroup.WithContext(ctx)
 	if f.UnixSocket != "" {
 		listener, err := listenUnix(f.UnixSocket)
 		if err != nil {
 			return err
 		}
-		server := grpc.NewServer(api.Interceptors(deps)...)
+		server := grpc.NewServer(append(alive, api.Interceptors(deps)...)...)
 		offer(server, deps)
 		group.Go(func() error { return serve(ctx, server, listener) })
 		deps.Log.Info("serving the API", "socket", f.UnixSocket)
@@ -57,9 +67,10 @@ func listen(ctx context.Context, f flags, deps api.Deps, sessions *session.Serve
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		}
-		server := grpc.NewServer(append(options, api.Interceptors(deps)...)...)
+		server := grpc.NewServer(append(append(options, alive...), api.Interceptors(deps)...)...)
 		offer(server, deps)
-		umbrav1.RegisterHostSessionServiceServer(server, sessions)
+		umbrav1.RegisterHostSessionServiceServer(server, what.sessions)
+		umbrav1.RegisterPeerServiceServer(server, what.peers)
 		group.Go(func() error { return serve(ctx, server, listener) })
 		deps.Log.Info("serving hosts and clients", "address", listener.Addr().String())
 	}
@@ -111,7 +122,7 @@ func caller(ctx context.Context) string {
 	return id.String()
 }
 
-// guard keeps hosts to what hosts speak, and everybody else from it.
+// guard keeps hosts to what hosts speak, control planes to what they speak with one another, and everybody else from both.
 func guard(ctx context.Context, method string) error {
 	id, err := identity.Peer(ctx)
 	if err != nil {
@@ -119,7 +130,8 @@ func guard(ctx context.Context, method string) error {
 	}
 	_, isHost := id.HostID()
 	forHosts := strings.HasPrefix(method, "/"+umbrav1.HostSessionService_ServiceDesc.ServiceName+"/")
-	if isHost != forHosts {
+	forPeers := strings.HasPrefix(method, "/"+umbrav1.PeerService_ServiceDesc.ServiceName+"/")
+	if isHost != forHosts || forPeers && id != identity.ControlPlane() {
 		return refused(codes.PermissionDenied, fmt.Sprintf("%s may not call %s", id, method))
 	}
 	return nil

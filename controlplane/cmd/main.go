@@ -26,6 +26,9 @@ Examples:
   # Records in an etcd cluster that is there already:
   umbra-controlplane --etcd-endpoint https://etcd-1:2379 --etcd-endpoint https://etcd-2:2379 --etcd-ca etcd-ca.pem ...
 
+  # Another control plane on the same cluster; hosts and clients may be given both addresses:
+  umbra-controlplane --etcd-endpoint https://etcd-1:2379 --listen :7443 --peer-address cp-2.example.net:7443 ...
+
   # The API from the command line:
   grpcurl -plaintext -unix /run/umbra/api.sock umbra.v1.FailoverService/ListDRPairs`
 
@@ -33,6 +36,7 @@ type flags struct {
 	StateDir   string         `help:"Folder of the embedded etcd." default:"/var/lib/umbra-controlplane" placeholder:"DIR"`
 	Listen     string         `help:"Address for hosts and clients, with mutual TLS." placeholder:"ADDRESS:PORT"`
 	TLS        identity.Files `embed:"" prefix:"tls-"`
+	PeerAddr   string         `name:"peer-address" help:"Address at which other control planes on the same etcd reach this one, if --listen is not it." placeholder:"ADDRESS:PORT"`
 	UnixSocket string         `help:"Unix socket for the API without TLS, for whoever may open it (mode 0600)." placeholder:"FILE"`
 
 	EtcdEndpoint []string `help:"Endpoint of an external etcd cluster. May be given several times. Without it, etcd runs inside this process." placeholder:"URL"`

@@ -16,7 +16,9 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/api"
 	"github.com/umbra-dr/umbra/controlplane/embedded"
 	"github.com/umbra-dr/umbra/controlplane/observed"
+	"github.com/umbra-dr/umbra/controlplane/peer"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
+	"github.com/umbra-dr/umbra/controlplane/registry"
 	"github.com/umbra-dr/umbra/controlplane/session"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -24,7 +26,11 @@ import (
 	"github.com/umbra-dr/umbra/pkg/identity"
 )
 
-const startTimeout = time.Minute
+const (
+	startTimeout           = time.Minute
+	presenceTTLAlone       = 30 * time.Second
+	presenceTTLAmongOthers = 10 * time.Second
+)
 
 // run wires the parts and works until the context ends.
 func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
@@ -42,19 +48,27 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	if err := recallHosts(ctx, records, hosts); err != nil {
 		return err
 	}
+	present := registry.New(registry.Config{
+		Store: records, Observed: hosts, Clock: clock.System, Log: log, Address: peerAddress(f), TTL: presenceTTL(f),
+	})
+	peers := peer.New(peer.Config{ControlPlanes: present, Observed: hosts, Dial: dialPeer(f), Clock: clock.System, Log: log})
 	sessions := session.New(session.Config{
-		Records: cache, Observed: hosts, Clock: clock.System, Log: log, PeerHost: identity.PeerHost,
-		KeepHost: keepHost(records), Lease: f.Lease,
+		Records: cache, Observed: hosts, Registry: present, Elsewhere: peers.Ask, Clock: clock.System, Log: log,
+		PeerHost: identity.PeerHost, KeepHost: keepHost(records), Lease: f.Lease,
 	})
 	engine := reconcile.New(reconcile.Config{
-		Store: records, Records: cache, Observed: hosts, Clock: clock.System, Log: log, UnreachableAfter: f.Lease,
+		Store: records, Records: cache, Observed: hosts, Self: present.Self(), Clock: clock.System, Log: log,
+		UnreachableAfter: f.Lease,
 	})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return cache.Run(ctx) })
-	select {
-	case <-cache.Ready():
-	case <-ctx.Done():
-		return errors.Join(context.Cause(ctx), group.Wait())
+	group.Go(func() error { return present.Run(ctx) })
+	for _, ready := range []<-chan struct{}{cache.Ready(), present.Ready()} {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), group.Wait())
+		}
 	}
 	deps := api.Deps{
 		Store: records, Cache: cache, Engine: engine, Observed: hosts, Hosts: sessions, Clock: clock.System, Log: log,
@@ -62,8 +76,22 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	}
 	group.Go(func() error { return engine.Run(ctx) })
 	group.Go(func() error { return sessions.Run(ctx) })
-	group.Go(func() error { return listen(ctx, f, deps, sessions) })
+	group.Go(func() error { return peers.Run(ctx) })
+	group.Go(func() error {
+		return listen(ctx, f, served{
+			deps: deps, sessions: sessions, peers: peers.Server(sessions.AskHere), alive: present.Alive,
+		})
+	})
 	return group.Wait()
+}
+
+// presenceTTL is how long this control plane keeps its sessions when it is not heard of. Alone on its own etcd there is
+// nobody to take them over.
+func presenceTTL(f flags) time.Duration {
+	if len(f.EtcdEndpoint) == 0 {
+		return presenceTTLAlone
+	}
+	return presenceTTLAmongOthers
 }
 
 // openEtcd connects to the external cluster if one is named, and otherwise starts etcd inside this process.
@@ -102,8 +130,7 @@ func recallHosts(ctx context.Context, records *store.Store, hosts *observed.Host
 		if err := proto.Unmarshal(record.LastInventory, inventory); err != nil {
 			return fmt.Errorf("reading the inventory of host %s: %w", record.ID, err)
 		}
-		hosts.SetInventory(record.ID, inventory, record.Time)
-		hosts.SetConnected(record.ID, false, clock.System.Now())
+		hosts.Know(record.ID, inventory, record.Time, clock.System.Now())
 	}
 	return nil
 }

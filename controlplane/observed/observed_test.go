@@ -42,8 +42,9 @@ func told(t *testing.T, sub *feed.Subscription[string]) []string {
 
 func TestTheLastReportOfEachRoleIsKept(t *testing.T) {
 	hosts := observed.New()
-	a := hosts.SetConnected("a", true, epoch)
-	b := hosts.SetConnected("b", true, epoch)
+	const a, b = 5, 7
+	hosts.Connect("a", a, "cp", epoch)
+	hosts.Connect("b", b, "cp", epoch)
 	hosts.SetReport("a", a, mainReport("p", 1), epoch)
 	hosts.SetReport("a", a, mainReport("p", 2), epoch.Add(time.Second))
 	hosts.SetReport("b", b, shadowReport("p"), epoch)
@@ -68,8 +69,9 @@ func TestTheLastReportOfEachRoleIsKept(t *testing.T) {
 
 func TestAReportOfAnEarlierSessionIsPassedOverAndPublishesNothing(t *testing.T) {
 	hosts := observed.New()
-	older := hosts.SetConnected("a", true, epoch)
-	newer := hosts.SetConnected("a", true, epoch)
+	const older, newer = 5, 7
+	hosts.Connect("a", older, "cp", epoch)
+	hosts.Connect("a", newer, "other", epoch)
 	pairs := hosts.Pairs().Subscribe()
 	defer pairs.Close()
 	hosts.SetReport("a", older, mainReport("p", 1), epoch)
@@ -86,20 +88,21 @@ func TestConnectionsAndMovedAddressesAreTold(t *testing.T) {
 	hosts := observed.New()
 	connections := hosts.Connections().Subscribe()
 	defer connections.Close()
-	hosts.SetConnected("b", true, epoch)
-	hosts.SetConnected("a", false, epoch)
+	hosts.Connect("b", 1, "cp", epoch)
+	hosts.Know("a", nil, epoch, epoch)
+	hosts.Know("a", nil, epoch, epoch.Add(time.Hour))
 	if got := told(t, connections); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("told of %v", got)
 	}
-	hosts.SetInventory("b", &umbrav1.Host{DataAddress: "one:1"}, epoch)
+	hosts.SetInventory("b", 1, &umbrav1.Host{DataAddress: "one:1"}, epoch)
 	if got := told(t, connections); !slices.Equal(got, []string{"b"}) {
 		t.Errorf("told of %v after b's address was known", got)
 	}
-	hosts.SetInventory("b", &umbrav1.Host{DataAddress: "one:1", HostdVersion: "2"}, epoch)
+	hosts.SetInventory("b", 1, &umbrav1.Host{DataAddress: "one:1", HostdVersion: "2"}, epoch)
 	if got := told(t, connections); got != nil {
 		t.Errorf("told of %v though no address has moved", got)
 	}
-	hosts.SetConnected("b", false, epoch.Add(time.Minute))
+	hosts.Disconnect("b", 1, true, epoch.Add(time.Minute))
 	host, _ := hosts.Host("b")
 	if host.Connected || hosts.Connected("b") || !host.ChangeTime.Equal(epoch.Add(time.Minute)) || host.Inventory.GetHostdVersion() != "2" {
 		t.Errorf("after its session b is %+v", host)
@@ -107,6 +110,51 @@ func TestConnectionsAndMovedAddressesAreTold(t *testing.T) {
 	list := hosts.List()
 	if len(list) != 2 || list[0].ID != "a" || list[1].ID != "b" {
 		t.Errorf("the list is %v", list)
+	}
+}
+
+// What is heard of sessions may come late and twice: from etcd, and from the session itself.
+func TestTheNewestSessionHasTheLastWord(t *testing.T) {
+	hosts := observed.New()
+	hosts.Connect("a", 9, "two", epoch.Add(time.Minute))
+	connections := hosts.Connections().Subscribe()
+	defer connections.Close()
+	hosts.Connect("a", 9, "two", epoch.Add(time.Hour))
+	hosts.Connect("a", 4, "one", epoch)
+	hosts.Disconnect("a", 4, true, epoch.Add(time.Hour))
+	if got := told(t, connections); got != nil {
+		t.Errorf("told of %v though nothing is news", got)
+	}
+	if a, _ := hosts.Host("a"); !a.Connected || a.Session != 9 || a.Holder != "two" || !a.ChangeTime.Equal(epoch.Add(time.Minute)) {
+		t.Errorf("a is %+v", a)
+	}
+	hosts.Disconnect("a", 9, false, epoch.Add(time.Hour))
+	if a, _ := hosts.Host("a"); a.Connected || a.Left || len(told(t, connections)) != 1 {
+		t.Errorf("without its control plane a is %+v", a)
+	}
+	hosts.Connect("a", 9, "two", epoch)
+	if hosts.Connected("a") {
+		t.Error("a session that had ended began again")
+	}
+	hosts.Connect("a", 12, "one", epoch)
+	hosts.Disconnect("a", 12, true, epoch)
+	if a, _ := hosts.Host("a"); !a.Left {
+		t.Errorf("a, which left, is %+v", a)
+	}
+}
+
+func TestAReportOfASessionThatIsNotKnownYetIsTakenAndConnectsNobody(t *testing.T) {
+	hosts := observed.New()
+	hosts.SetReport("a", 3, mainReport("p", 1), epoch)
+	if main, ok := hosts.Main("p"); !ok || main.Session != 3 || hosts.Connected("a") {
+		t.Errorf("the report is %+v, %v", main, ok)
+	}
+	hosts.Connect("a", 3, "cp", epoch)
+	if !hosts.Connected("a") {
+		t.Error("the session did not begin")
+	}
+	if pairs := hosts.Reported(); !slices.Equal(pairs, []string{"p"}) {
+		t.Errorf("reported are %v", pairs)
 	}
 }
 
@@ -120,12 +168,13 @@ func TestNothingIsLostBetweenConcurrentHosts(t *testing.T) {
 	for h := range hostsMax {
 		all.Go(func() {
 			id := fmt.Sprint("host-", h)
-			session := hosts.SetConnected(id, true, epoch)
+			const session = 1
+			hosts.Connect(id, session, "cp", epoch)
 			for generation := range uint64(generations) {
 				for p := range pairsMax {
 					hosts.SetReport(id, session, mainReport(fmt.Sprint(id, "-", p), generation+1), epoch)
 				}
-				hosts.SetInventory(id, &umbrav1.Host{DataAddress: fmt.Sprint(generation)}, epoch)
+				hosts.SetInventory(id, session, &umbrav1.Host{DataAddress: fmt.Sprint(generation)}, epoch)
 				hosts.List()
 			}
 		})

@@ -30,9 +30,9 @@ func (e *Engine) evaluate(ctx context.Context, pair string) (next time.Time, aga
 		return time.Time{}, false
 	}
 	for range eventsMax {
-		events, at, pending := e.events(entry.Record)
+		findings, at, pending := e.findings(entry.Record)
 		next, again = at, pending
-		stored, news, err := e.applyFirstNews(ctx, entry, events)
+		stored, news, err := e.applyFirstNews(ctx, entry, findings)
 		switch {
 		case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrNotFound):
 			entry, err = e.Store.Pair(ctx, pair)
@@ -56,21 +56,26 @@ func (e *Engine) evaluate(ctx context.Context, pair string) (next time.Time, aga
 	return e.Clock.Now().Add(beat), true
 }
 
-// applyFirstNews stores what the first event that says something new makes of the record.
-func (e *Engine) applyFirstNews(ctx context.Context, entry store.Entry, events []drpair.Event) (store.Entry, bool, error) {
-	for _, event := range events {
-		change, err := drpair.Apply(entry.Record, event, e.Clock.Now())
+// applyFirstNews stores what the first finding that says something new makes of the record. One whose session is over
+// without this control plane's knowledge says nothing; when it learns of that, the pair is evaluated again.
+func (e *Engine) applyFirstNews(ctx context.Context, entry store.Entry, findings []finding) (store.Entry, bool, error) {
+	for _, found := range findings {
+		change, err := drpair.Apply(entry.Record, found.event, e.Clock.Now())
 		if err != nil {
 			return entry, false, err
 		}
 		if !change.Changed {
 			continue
 		}
-		stored, err := e.Store.Commit(ctx, entry, change, store.RequestKey{})
+		stored, err := e.Store.Commit(ctx, entry, change, store.RequestKey{}, found.sessions...)
+		if errors.Is(err, store.ErrSession) {
+			e.Log.Info("a finding was overtaken", "pair", entry.Record.Pair.ID, "finding", eventName(found.event), "error", err)
+			continue
+		}
 		if err != nil {
 			return entry, false, err
 		}
-		e.logChange(eventName(event), entry.Record, change)
+		e.logChange(eventName(found.event), entry.Record, change)
 		if change.Remove {
 			e.Observed.Forget(entry.Record.Pair.ID)
 			return stored, false, nil

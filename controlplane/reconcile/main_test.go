@@ -16,6 +16,7 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/observed"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
+	"github.com/umbra-dr/umbra/controlplane/registry"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/clock"
@@ -36,12 +37,14 @@ type memory struct {
 	entries    map[string]store.Entry
 	operations map[string]drpair.Operation
 	requests   map[store.RequestKey]store.RequestRecord
+	sessions   map[string]uint64 // by host
+	ever       uint64            // how many sessions there were
 }
 
 func newMemory() *memory {
 	return &memory{
 		before: func(store.Entry) {}, entries: map[string]store.Entry{}, operations: map[string]drpair.Operation{},
-		requests: map[store.RequestKey]store.RequestRecord{},
+		requests: map[store.RequestKey]store.RequestRecord{}, sessions: map[string]uint64{},
 	}
 }
 
@@ -93,18 +96,29 @@ func (m *memory) Create(_ context.Context, rec drpair.Record, key store.RequestK
 	return m.entries[rec.Pair.ID], nil
 }
 
-func (m *memory) Commit(_ context.Context, old store.Entry, change drpair.Change, key store.RequestKey) (store.Entry, error) {
+func (m *memory) Commit(_ context.Context, old store.Entry, change drpair.Change, key store.RequestKey, sessions ...store.Session) (store.Entry, error) {
 	id := old.Record.Pair.ID
 	m.before(old)
-	defer m.feed.Publish(id)
+	stored := false
+	defer func() {
+		if stored {
+			m.feed.Publish(id)
+		}
+	}()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.entries[id].Revision != old.Revision {
 		return store.Entry{}, store.ErrConflict
 	}
+	for _, session := range sessions {
+		if m.sessions[session.Host] != session.Number {
+			return store.Entry{}, store.ErrSession
+		}
+	}
 	if _, used := m.requests[key]; used && key.ID != "" {
 		return store.Entry{}, store.ErrConflict
 	}
+	stored = true
 	m.revision++
 	record := store.RequestRecord{Pair: id}
 	for _, operation := range []*drpair.Operation{change.Superseded, change.Operation} {
@@ -122,6 +136,19 @@ func (m *memory) Commit(_ context.Context, old store.Entry, change drpair.Change
 	}
 	m.entries[id] = store.Entry{Record: change.Record, Revision: m.revision}
 	return m.entries[id], nil
+}
+
+// session stores another session of a host, or its end, and returns the number.
+func (m *memory) session(host string, begins bool) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !begins {
+		delete(m.sessions, host)
+		return 0
+	}
+	m.ever++
+	m.sessions[host] = m.ever
+	return m.ever
 }
 
 func (m *memory) Request(_ context.Context, key store.RequestKey) (store.RequestRecord, bool, error) {
@@ -143,15 +170,24 @@ func (m *memory) Operation(_ context.Context, id string) (drpair.Operation, erro
 
 // bench is an engine with what a test needs around it.
 type bench struct {
-	engine *reconcile.Engine
-	hosts  *observed.Hosts
-	stop   func()
+	t        *testing.T
+	engine   *reconcile.Engine
+	hosts    *observed.Hosts
+	registry *registry.Registry // nil where the store is memory
+	stop     func()
 }
 
 func newBench(t *testing.T, s reconcile.Store, records reconcile.Records) *bench {
-	b := &bench{hosts: observed.New()}
+	b := &bench{t: t, hosts: observed.New()}
+	self := ""
+	if onEtcd, is := s.(*store.Store); is {
+		b.registry = registry.New(registry.Config{
+			Store: onEtcd, Observed: b.hosts, Clock: clock.System, Log: slog.New(slog.DiscardHandler), TTL: time.Minute,
+		})
+		self = b.registry.Self()
+	}
 	b.engine = reconcile.New(reconcile.Config{
-		Store: s, Records: records, Observed: b.hosts, Clock: clock.System,
+		Store: s, Records: records, Observed: b.hosts, Self: self, Clock: clock.System,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), UnreachableAfter: grace,
 	})
 	return b
@@ -162,8 +198,14 @@ func (b *bench) run(t *testing.T) *bench {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- b.engine.Run(ctx) }()
+	var work sync.WaitGroup
+	if b.registry != nil {
+		work.Go(func() { _ = b.registry.Run(ctx) })
+		<-b.registry.Ready()
+	}
 	b.stop = sync.OnceFunc(func() {
 		cancel()
+		work.Wait()
 		if err := <-ended; err != nil {
 			t.Errorf("Run: %v", err)
 		}
@@ -173,7 +215,28 @@ func (b *bench) run(t *testing.T) *bench {
 }
 
 // connect begins a session of a host and returns its number.
-func (b *bench) connect(host string) uint64 { return b.hosts.SetConnected(host, true, time.Now()) }
+func (b *bench) connect(host string) uint64 {
+	b.t.Helper()
+	if b.registry == nil {
+		number := b.engine.Store.(interface {
+			session(host string, begins bool) uint64
+		}).session(host, true)
+		b.hosts.Connect(host, number, "", time.Now())
+		return number
+	}
+	number, err := b.registry.Enter(b.t.Context(), host, func(error) {})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return number
+}
+
+// leave ends the session of a host on a store in memory.
+func (b *bench) leave(m *memory, host string) {
+	m.session(host, false)
+	known, _ := b.hosts.Host(host)
+	b.hosts.Disconnect(host, known.Session, true, time.Now())
+}
 
 func newRecord(id string) drpair.Record {
 	return drpair.New(id, "uid-"+id, drpair.Main{Host: "a", Server: id, UUID: "u-" + id}, drpair.Shadow{Host: "b"}, drpair.DefaultPolicy(), time.Now())

@@ -1,4 +1,5 @@
-// Package reconcile brings requests and reports to the pairs. It is the only writer of pair records: it reads a
+// Package reconcile brings requests and reports to the pairs. Any number of control planes run it at once; what a host
+// reports is brought by the one that has its session. It is the only writer of pair records: it reads a
 // record, asks drpair what becomes of it, and stores the answer with a compare-and-swap, again and again until it
 // holds. It is level-triggered: whatever happened, a pair is evaluated from its record, the last reports of its hosts
 // and whether they are connected, so nothing depends on an event not being lost or not arriving twice.
@@ -22,7 +23,7 @@ import (
 type Store interface {
 	Pair(ctx context.Context, id string) (store.Entry, error)
 	Create(ctx context.Context, rec drpair.Record, key store.RequestKey) (store.Entry, error)
-	Commit(ctx context.Context, old store.Entry, change drpair.Change, key store.RequestKey) (store.Entry, error)
+	Commit(ctx context.Context, old store.Entry, change drpair.Change, key store.RequestKey, sessions ...store.Session) (store.Entry, error)
 	Request(ctx context.Context, key store.RequestKey) (store.RequestRecord, bool, error)
 	Operation(ctx context.Context, id string) (drpair.Operation, error)
 }
@@ -40,8 +41,10 @@ type Config struct {
 	Store    Store
 	Records  Records
 	Observed *observed.Hosts
-	Clock    clock.Clock
-	Log      *slog.Logger
+	// Self is the id of this control plane, as holder of the sessions in Observed.
+	Self  string
+	Clock clock.Clock
+	Log   *slog.Logger
 	// UnreachableAfter is how long a host may be without a session before its pairs say so.
 	UnreachableAfter time.Duration
 }

@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
 	"github.com/umbra-dr/umbra/controlplane/store"
@@ -177,7 +179,7 @@ func TestReportsOfAnotherHostOrOfAnEarlierPairOfThatNameAreNotApplied(t *testing
 func TestAMainHostIsCalledUnreachableAfterTheGraceAndNotBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, m, _, _ := replicating(t)
-		b.hosts.SetConnected("a", false, time.Now())
+		b.leave(m, "a")
 		time.Sleep(grace - time.Second)
 		if p := pairOf(t, m); p.State != drpair.Replicating {
 			t.Fatalf("before the grace is over the pair is %s", p.State)
@@ -201,6 +203,8 @@ func TestARestartGivesHostsTheWholeGraceToComeBack(t *testing.T) {
 		b, m, _, _ := replicating(t)
 		b.stop()
 		time.Sleep(time.Hour)
+		m.session("a", false) // it was under the lease of the life before
+		m.session("b", false)
 		b = newBench(t, m, m).run(t)
 		time.Sleep(grace - time.Second)
 		if p := pairOf(t, m); p.State != drpair.Replicating {
@@ -268,7 +272,7 @@ func TestAStepThatTakesTooLongEndsTheFailoverInError(t *testing.T) {
 func TestAShadowHostThatIsAwayEndsTheFailoverInErrorAndIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, m, _, _ := replicating(t)
-		b.hosts.SetConnected("b", false, time.Now())
+		b.leave(m, "b")
 		b.request(t, failover)
 		until(t, m, "p", inState(drpair.FailoverError))
 		if p := pairOf(t, m); p.Failure.Reason != drpair.ReasonShadowUnreachable || p.Failure.Step != drpair.StepStopReplication {
@@ -341,4 +345,28 @@ func TestARepeatedRequestIsNotRefusedBecauseOfItself(t *testing.T) {
 	if err != nil || !rec.Pair.Paused || rec.Pair.Generation != 2 {
 		t.Errorf("the repeated request got %+v, %v", rec.Pair, err)
 	}
+}
+
+func TestAReportOfAnEarlierPairOfTheSameIdIsNotApplied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		b := newBench(t, m, m).run(t)
+		defer b.stop()
+		b.create(t, "p")
+		report := &umbrav1.AssignmentReport{
+			DrPair: "p", DrPairUid: "an earlier one", Epoch: 1, Generation: 1, Role: &umbrav1.AssignmentReport_Main{
+				Main: &umbrav1.MainReport{Phase: umbrav1.MainPhase_MAIN_PHASE_REPLICATING, ResyncGeneration: 1},
+			},
+		}
+		b.hosts.SetReport("a", b.connect("a"), report, time.Now())
+		if p := pairOf(t, m); p.State != drpair.InitialSync {
+			t.Errorf("it was applied: %s", p.State)
+		}
+		again := proto.CloneOf(report)
+		again.DrPairUid = "uid-p"
+		b.hosts.SetReport("a", b.connect("a"), again, time.Now())
+		if p := pairOf(t, m); p.State != drpair.Replicating {
+			t.Errorf("the pair's own was not: %s", p.State)
+		}
+	})
 }

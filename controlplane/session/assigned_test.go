@@ -69,7 +69,7 @@ func TestAssignmentsSayWhatTheRecordSays(t *testing.T) {
 		pair.Active = &drpair.Attempt{Number: 3, Point: "rp", Force: true}
 	})
 	main := p.connect(t, "a").set(t).GetAssignments()[0]
-	if got := main.GetMain(); main.GetEpoch() != 5 || got.GetMode() != umbrav1.MainMode_MAIN_MODE_FENCE || got.GetServerUuid() != "u-p" ||
+	if got := main.GetMain(); main.GetEpoch() != 5 || main.GetDrPairUid() != "uid-p" || got.GetMode() != umbrav1.MainMode_MAIN_MODE_FENCE || got.GetServerUuid() != "u-p" ||
 		got.GetShadowHost() != "b" || got.GetResyncGeneration() != 2 || got.GetPolicy().GetOnMainReturn() != umbrav1.OnMainReturn_ON_MAIN_RETURN_SHUT_DOWN {
 		t.Errorf("the main host is told %v", main)
 	}

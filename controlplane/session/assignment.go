@@ -10,7 +10,7 @@ import (
 // assignmentFor derives from a record what the host should be doing for the pair. The host is one of the pair's two.
 func assignmentFor(host string, rec drpair.Record, shadowAddress string) *umbrav1.Assignment {
 	p := rec.Pair
-	assignment := &umbrav1.Assignment{DrPair: p.ID, Generation: p.Generation, Epoch: p.Epoch}
+	assignment := &umbrav1.Assignment{DrPair: p.ID, DrPairUid: p.UID, Generation: p.Generation, Epoch: p.Epoch}
 	if rec.Operation != nil {
 		assignment.Operation = rec.Operation.ID
 	}

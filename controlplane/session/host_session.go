@@ -25,8 +25,7 @@ const (
 type hostSession struct {
 	server  *Server
 	host    string
-	number  uint64 // of the host's sessions, see package observed
-	end     context.CancelCauseFunc
+	number  uint64 // of the host's sessions, see package registry
 	done    chan struct{}
 	wake    chan struct{} // assignments may have changed
 	queries chan *umbrav1.HostQuery
@@ -38,9 +37,9 @@ type hostSession struct {
 	waiting map[uint64]chan *umbrav1.QueryAnswer
 }
 
-func newHostSession(server *Server, host string, end context.CancelCauseFunc) *hostSession {
+func newHostSession(server *Server, host string) *hostSession {
 	return &hostSession{
-		server: server, host: host, end: end, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		server: server, host: host, done: make(chan struct{}), wake: make(chan struct{}, 1),
 		queries: make(chan *umbrav1.HostQuery, queriesMax), waiting: map[uint64]chan *umbrav1.QueryAnswer{},
 	}
 }

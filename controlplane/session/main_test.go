@@ -35,6 +35,7 @@ var epoch = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 // records is a picture of the store that the test paints.
 type records struct {
 	ready    chan struct{}
+	reach    func(ctx context.Context, revision int64) error // nil: it has
 	feed     feed.Feed[string]
 	mu       sync.Mutex
 	revision int64
@@ -47,7 +48,14 @@ func newRecords() *records {
 	return r
 }
 
-func (r *records) Ready() <-chan struct{}   { return r.ready }
+func (r *records) Ready() <-chan struct{} { return r.ready }
+func (r *records) Reach(ctx context.Context, revision int64) error {
+	if r.reach == nil {
+		return nil
+	}
+	return r.reach(ctx, revision)
+}
+
 func (r *records) Feed() *feed.Feed[string] { return &r.feed }
 
 func (r *records) Get(id string) (store.Entry, bool) {
@@ -112,6 +120,7 @@ func pairOf(id, main, shadow string) drpair.Record {
 type plane struct {
 	records  *records
 	observed *observed.Hosts
+	registry *alone
 	server   *session.Server
 	conn     *grpc.ClientConn
 	stop     func()
@@ -120,8 +129,9 @@ type plane struct {
 func start(t *testing.T, change ...func(*session.Config)) *plane {
 	t.Helper()
 	p := &plane{records: newRecords(), observed: observed.New()}
+	p.registry = newAlone(p.observed)
 	cfg := session.Config{
-		Records: p.records, Observed: p.observed, Clock: clock.System, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Records: p.records, Observed: p.observed, Registry: p.registry, Clock: clock.System, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		KeepHost: func(context.Context, string, *umbrav1.Host) error { return nil }, Lease: lease,
 		PeerHost: func(ctx context.Context) (string, error) {
 			names := metadata.ValueFromIncomingContext(ctx, "test-certificate")

@@ -8,19 +8,24 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
 
-// ErrNotConnected means that the host that would have to answer has no session.
-var ErrNotConnected = errors.New("the host is not connected")
+var (
+	// ErrNotConnected means that the host that would have to answer has no session.
+	ErrNotConnected = errors.New("the host is not connected")
+	// ErrElsewhere means that the host has its session with another control plane, and that one does not answer.
+	ErrElsewhere = errors.New("the control plane that the host is connected to does not answer")
+)
 
 // queryTimeout bounds how long a host that is connected may leave a question without an answer. It is longer than a
 // host takes to give up by itself.
 const queryTimeout = 30 * time.Second
 
-// RecoveryPoints asks a host for the recovery points of a pair, newest first. Errors: ErrNotConnected, the context's,
-// or a status of the host's.
+// RecoveryPoints asks a host for the recovery points of a pair, newest first. Errors: ErrNotConnected, ErrElsewhere,
+// the context's, or a status of the host's.
 func (s *Server) RecoveryPoints(ctx context.Context, host, pair string) ([]*umbrav1.RecoveryPoint, error) {
 	answer, err := s.ask(ctx, host, &umbrav1.HostQuery{
 		DrPair: pair, Question: &umbrav1.HostQuery_RecoveryPoints{RecoveryPoints: &umbrav1.RecoveryPointsQuery{}},
@@ -44,22 +49,43 @@ func (s *Server) Diagnostics(ctx context.Context, host, pair string) ([]*umbrav1
 
 // Refresh asks a host what it has now, and notes the answer in package observed. Errors as of RecoveryPoints.
 func (s *Server) Refresh(ctx context.Context, host string) error {
+	known, _ := s.Observed.Host(host)
 	answer, err := s.ask(ctx, host, &umbrav1.HostQuery{
 		Question: &umbrav1.HostQuery_Inventory{Inventory: &umbrav1.InventoryQuery{}},
 	})
 	if inventory := answer.GetInventory(); inventory != nil {
-		s.Observed.SetInventory(host, inventory, s.Clock.Now())
+		s.Observed.SetInventory(host, known.Session, inventory, s.Clock.Now())
 	}
 	return err
 }
 
+// ask asks the host wherever it has its session.
 func (s *Server) ask(ctx context.Context, host string, query *umbrav1.HostQuery) (*umbrav1.QueryAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
+	answer, err := s.AskHere(ctx, host, query)
+	if errors.Is(err, ErrNotConnected) && s.Elsewhere != nil {
+		if known, _ := s.Observed.Host(host); known.Connected {
+			answer, err = s.Elsewhere(ctx, known.Holder, host, query)
+		}
+	}
+	if err == nil && answer.GetCode() != 0 {
+		err = status.Error(codeOf(answer), answer.GetErrorMessage())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// AskHere asks a host that has its session with this control plane, and returns the answer, also one that says that the
+// host could not. Errors: ErrNotConnected, the context's.
+func (s *Server) AskHere(ctx context.Context, host string, query *umbrav1.HostQuery) (*umbrav1.QueryAnswer, error) {
 	session := s.session(host)
 	if session == nil {
 		return nil, fmt.Errorf("asking host %s: %w", host, ErrNotConnected)
 	}
+	query = proto.CloneOf(query)
 	answers := session.expect(query)
 	defer session.forget(query.GetId())
 	select {
@@ -71,9 +97,6 @@ func (s *Server) ask(ctx context.Context, host string, query *umbrav1.HostQuery)
 	}
 	select {
 	case answer := <-answers:
-		if answer.GetCode() != 0 {
-			return nil, status.Error(codeOf(answer), answer.GetErrorMessage())
-		}
 		return answer, nil
 	case <-session.done:
 		return nil, fmt.Errorf("waiting for host %s: %w", host, ErrNotConnected)

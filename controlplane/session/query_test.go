@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -149,5 +150,43 @@ func TestRefreshNotesWhatTheHostHasNow(t *testing.T) {
 	}
 	if host, _ := p.observed.Host("a"); host.Inventory.GetHostdVersion() != "7" {
 		t.Errorf("observed is %v", host.Inventory)
+	}
+}
+
+// elsewhere is another control plane that has the session of host "a".
+func elsewhere(answer *umbrav1.QueryAnswer, err error) func(*session.Config) {
+	return func(cfg *session.Config) {
+		cfg.Observed.Connect("a", 7, "there", epoch)
+		cfg.Elsewhere = func(_ context.Context, holder, host string, query *umbrav1.HostQuery) (*umbrav1.QueryAnswer, error) {
+			if holder != "there" || host != "a" || query.GetDrPair() != "p" {
+				return nil, fmt.Errorf("%s was asked about %s: %v", holder, host, query)
+			}
+			return answer, err
+		}
+	}
+}
+
+func TestAHostThatHasItsSessionElsewhereIsAskedThere(t *testing.T) {
+	answer := &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_RecoveryPoints{
+		RecoveryPoints: &umbrav1.RecoveryPointsAnswer{RecoveryPoints: []*umbrav1.RecoveryPoint{{Name: "rp"}}},
+	}}
+	p := start(t, elsewhere(answer, nil))
+	points, err := p.server.RecoveryPoints(t.Context(), "a", "p")
+	if err != nil || len(points) != 1 || points[0].GetName() != "rp" {
+		t.Errorf("asked: %v, %v", points, err)
+	}
+	if _, err := p.server.AskHere(t.Context(), "a", &umbrav1.HostQuery{}); !errors.Is(err, session.ErrNotConnected) {
+		t.Errorf("asked for a session that is elsewhere: %v", err)
+	}
+	if _, err := p.server.RecoveryPoints(t.Context(), "z", "p"); !errors.Is(err, session.ErrNotConnected) {
+		t.Errorf("a host that is nowhere was asked: %v", err)
+	}
+	refusing := start(t, elsewhere(&umbrav1.QueryAnswer{Code: int32(codes.NotFound), ErrorMessage: "no such pair"}, nil))
+	if _, err := refusing.server.RecoveryPoints(t.Context(), "a", "p"); status.Code(err) != codes.NotFound {
+		t.Errorf("the host's refusal is %v", err)
+	}
+	silent := start(t, elsewhere(nil, session.ErrElsewhere))
+	if _, err := silent.server.RecoveryPoints(t.Context(), "a", "p"); !errors.Is(err, session.ErrElsewhere) || errors.Is(err, session.ErrNotConnected) {
+		t.Errorf("a control plane that does not answer: %v", err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/umbra-dr/umbra/controlplane/observed"
+	"github.com/umbra-dr/umbra/controlplane/registry"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/clock"
@@ -28,24 +29,41 @@ const (
 	ProtocolVersion = 1
 	// leaseDefault is the lease where the configuration names none.
 	leaseDefault = 15 * time.Second
+	// catchUpTimeout is how long a host waits for a control plane that is behind before it tries another one.
+	catchUpTimeout = 5 * time.Second
 )
 
 // Records is the cached picture of the store. *store.Cache is one.
 type Records interface {
 	// Ready is closed when the picture is complete. No host is served before that: it would be told to forget all.
 	Ready() <-chan struct{}
+	// Reach waits until the picture holds everything up to that revision of the store.
+	Reach(ctx context.Context, revision int64) error
 	Get(id string) (store.Entry, bool)
 	List() []store.Entry
 	ByHost(host string) []store.Entry
 	Feed() *feed.Feed[string]
 }
 
+// Registry orders the sessions of a host over all control planes. *registry.Registry is one.
+type Registry interface {
+	// Enter makes a session the host's only one and returns its number. end is called when it is not that any more.
+	Enter(ctx context.Context, host string, end context.CancelCauseFunc) (number uint64, err error)
+	// Leave says that the host has ended the session. It does not block.
+	Leave(host string, number uint64)
+}
+
 // Config is what a Server works with.
 type Config struct {
 	Records  Records
 	Observed *observed.Hosts
-	Clock    clock.Clock
-	Log      *slog.Logger
+	// Registry knows which control plane has a host's session.
+	Registry Registry
+	// Elsewhere puts a question to a host that has its session with another control plane, the holder. Nil where there
+	// is no other.
+	Elsewhere func(ctx context.Context, holder, host string, query *umbrav1.HostQuery) (*umbrav1.QueryAnswer, error)
+	Clock     clock.Clock
+	Log       *slog.Logger
 	// PeerHost tells which host the caller's certificate names. Nil where sessions are not authenticated.
 	PeerHost func(context.Context) (string, error)
 	// KeepHost stores a host's inventory so that it is known after a restart. It is called at a slow beat.
@@ -75,12 +93,12 @@ func New(cfg Config) *Server {
 }
 
 var (
-	errReplaced = errors.New("a newer session of this host has begun")
 	errStopping = errors.New("the control plane is stopping")
 	errNotOpen  = errors.New("the control plane is starting or stopping")
 )
 
-// Session serves one host until its stream ends, its lease lapses, or a newer session of it begins.
+// Session serves one host until its stream ends, its lease lapses, or a newer session of it begins, here or with another
+// control plane.
 func (s *Server) Session(stream umbrav1.HostSessionService_SessionServer) error {
 	if !s.begin() {
 		return status.Error(codes.Unavailable, errNotOpen.Error())
@@ -95,10 +113,16 @@ func (s *Server) Session(stream umbrav1.HostSessionService_SessionServer) error 
 	if err != nil {
 		return err
 	}
-	session := newHostSession(s, hello.GetHost(), cancel)
-	if older := s.enter(session); older != nil {
-		older.end(errReplaced)
+	session := newHostSession(s, hello.GetHost())
+	if session.number, err = s.Registry.Enter(ctx, session.host, cancel); err != nil {
+		return ended(err)
 	}
+	// What another control plane has told the host is not taken back.
+	if err := s.catchUp(ctx, session.number); err != nil {
+		s.Registry.Leave(session.host, session.number)
+		return ended(err)
+	}
+	s.enter(session)
 	defer s.leave(session)
 	// Sending may hang on a host that does not read. That too ends with the stream.
 	s.work.Go(func() { cancel(session.send(ctx, stream)) })
@@ -106,7 +130,23 @@ func (s *Server) Session(stream umbrav1.HostSessionService_SessionServer) error 
 	log.Info("host connected", "instance", hello.GetInstance())
 	err = session.serve(ctx, incoming)
 	log.Info("host disconnected", "cause", err)
-	if errors.Is(err, errReplaced) {
+	if !errors.Is(err, errStopping) {
+		s.Registry.Leave(session.host, session.number)
+	}
+	return ended(err)
+}
+
+// catchUp waits until the records are known as they were when the session began, or later: sessions are numbered by the
+// revisions of the store.
+func (s *Server) catchUp(ctx context.Context, number uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	defer cancel()
+	return s.Records.Reach(ctx, int64(number))
+}
+
+// ended is what a host is told of the end of its session. It dials again, whatever it is.
+func ended(err error) error {
+	if errors.Is(err, registry.ErrReplaced) {
 		return status.Error(codes.Aborted, err.Error())
 	}
 	return status.Error(codes.Unavailable, err.Error())
@@ -154,15 +194,13 @@ func (s *Server) begin() bool {
 	return s.open
 }
 
-// enter makes the session the host's only one and returns the one before it, if any. Hosts' connections change in
-// package observed while s.mu is held, so that the newest session has the last word.
-func (s *Server) enter(session *hostSession) *hostSession {
+// enter makes the session the one that is asked and woken, unless a newer one is that already.
+func (s *Server) enter(session *hostSession) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	older := s.live[session.host]
-	s.live[session.host] = session
-	session.number = s.Observed.SetConnected(session.host, true, s.Clock.Now())
-	return older
+	if other := s.live[session.host]; other == nil || other.number < session.number {
+		s.live[session.host] = session
+	}
 }
 
 func (s *Server) leave(session *hostSession) {
@@ -170,7 +208,6 @@ func (s *Server) leave(session *hostSession) {
 	defer s.mu.Unlock()
 	if s.live[session.host] == session {
 		delete(s.live, session.host)
-		s.Observed.SetConnected(session.host, false, s.Clock.Now())
 	}
 	close(session.done)
 }

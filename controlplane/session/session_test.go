@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
+	"github.com/umbra-dr/umbra/controlplane/registry"
 	"github.com/umbra-dr/umbra/controlplane/session"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
@@ -284,5 +286,75 @@ func TestAMovedShadowHostLeadsToANewMainAssignment(t *testing.T) {
 		if len(set.GetAssignments()) != 1 || set.GetAssignments()[0].GetMain().GetShadowDataAddress() != address {
 			t.Errorf("with the shadow host at %s the main host is told %v", address, set)
 		}
+	}
+}
+
+func TestAControlPlaneWithoutItsLeaseTakesNoSession(t *testing.T) {
+	p := start(t)
+	p.connect(t, "z") // it is open
+	p.registry.mu.Lock()
+	p.registry.refuse = registry.ErrLost
+	p.registry.mu.Unlock()
+	h := p.dial(t, "a", &umbrav1.SessionHello{Host: "a", ProtocolVersion: 1})
+	if err := h.ended(t); status.Code(err) != codes.Unavailable {
+		t.Errorf("the session ended with %v", err)
+	}
+	if p.observed.Connected("a") {
+		t.Error("the host counts as connected")
+	}
+}
+
+// Another control plane has created a pair and told the host; here it is not known yet when the host comes.
+func TestAHostIsToldNothingOlderThanWhatItWasToldElsewhere(t *testing.T) {
+	p := start(t)
+	p.records.reach = func(context.Context, int64) error {
+		p.records.put(pairOf("new", "a", "b"))
+		return nil
+	}
+	h := p.connect(t, "a")
+	if set := h.set(t); len(set.GetAssignments()) != 1 || set.GetAssignments()[0].GetDrPair() != "new" {
+		t.Errorf("the host is told %v", set)
+	}
+}
+
+func TestAHostDoesNotWaitForAControlPlaneThatIsFarBehind(t *testing.T) {
+	p := start(t)
+	p.connect(t, "z") // it is open
+	p.records.reach = func(ctx context.Context, revision int64) error {
+		if _, bounded := ctx.Deadline(); !bounded || revision != 2 {
+			t.Errorf("it waits for revision %d, with a limit: %v", revision, bounded)
+		}
+		return context.DeadlineExceeded
+	}
+	h := p.dial(t, "a", &umbrav1.SessionHello{Host: "a", ProtocolVersion: 1})
+	if err := h.ended(t); status.Code(err) != codes.Unavailable {
+		t.Errorf("the session ended with %v", err)
+	}
+	if p.observed.Connected("a") {
+		t.Error("the host counts as connected")
+	}
+}
+
+func TestAReportOfAnEarlierPairOfTheSameIdIsIgnored(t *testing.T) {
+	p := start(t)
+	p.records.put(pairOf("pair-1", "a", "b"))
+	h := p.connect(t, "a")
+	pairs := p.observed.Pairs().Subscribe()
+	defer pairs.Close()
+	earlier, present := reportOf("pair-1", true), reportOf("pair-1", true)
+	earlier.DrPairUid, earlier.Epoch = "an earlier one", 9
+	present.DrPairUid, present.Epoch = "uid-pair-1", 1
+	h.report(t, present, earlier)
+	h.report(t, earlier)
+	p.records.put(pairOf("pair-2", "a", "b"))
+	h.report(t, reportOf("pair-2", true)) // after all of them
+	for {
+		<-pairs.C()
+		if slices.Contains(pairs.Take(), "pair-2") {
+			break
+		}
+	}
+	if main, _ := p.observed.Main("pair-1"); main.Epoch != 1 || main.UID != "uid-pair-1" {
+		t.Errorf("the report is %+v", main)
 	}
 }

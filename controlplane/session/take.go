@@ -37,7 +37,7 @@ func (h *hostSession) take(ctx context.Context, request *umbrav1.SessionRequest)
 func (h *hostSession) inventory(ctx context.Context, inventory *umbrav1.Host) {
 	now := h.server.Clock.Now()
 	known, _ := h.server.Observed.Host(h.host)
-	h.server.Observed.SetInventory(h.host, inventory, now)
+	h.server.Observed.SetInventory(h.host, h.number, inventory, now)
 	if known.Inventory != nil && h.keepNext.IsZero() { // it is in the store already
 		h.keepNext = now.Add(keepInventoryEvery)
 	}
@@ -64,6 +64,7 @@ func (h *hostSession) reports(reports []*umbrav1.AssignmentReport) {
 		p := entry.Record.Pair
 		switch {
 		case !ok,
+			report.GetDrPairUid() != "" && report.GetDrPairUid() != p.UID,
 			report.GetMain() != nil && p.Main.Host != h.host,
 			report.GetShadow() != nil && p.Shadow.Host != h.host:
 			h.server.Log.Debug("report passed over", "host", h.host, "pair", report.GetDrPair())

@@ -1,18 +1,27 @@
 package store
 
 import (
+	"context"
+	"fmt"
 	"iter"
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/feed"
 )
 
-// removedMax is how many removed pairs a cache remembers the uid of.
-const removedMax = 10_000
+const (
+	// removedMax is how many removed pairs a cache remembers the uid of.
+	removedMax = 10_000
+	// progressEvery is how often a cache that is waited for asks how far it has come.
+	progressEvery = 50 * time.Millisecond
+)
 
 // Cache holds all pairs with their newest operations in memory, as of Revision, which follows etcd within moments.
 // Entries that it returns are shared: do not change what they point to.
@@ -25,6 +34,7 @@ type Cache struct {
 
 	mu         sync.RWMutex
 	revision   int64
+	advanced   chan struct{} // closed, and replaced, when the revision rises
 	entries    map[string]Entry
 	ids        []string // sorted; replaced and never changed in place
 	operations map[string]string
@@ -36,7 +46,7 @@ type Cache struct {
 // NewCache returns an empty cache. Run fills it.
 func NewCache(store *Store, clk clock.Clock, log *slog.Logger) *Cache {
 	return &Cache{
-		store: store, clock: clk, log: log, ready: make(chan struct{}), entries: map[string]Entry{},
+		store: store, clock: clk, log: log, ready: make(chan struct{}), advanced: make(chan struct{}), entries: map[string]Entry{},
 		operations: map[string]string{}, byHost: map[string]map[string]struct{}{}, removed: map[string]string{},
 	}
 }
@@ -53,6 +63,30 @@ func (c *Cache) Revision() int64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.revision
+}
+
+// Reach returns when the cache holds everything up to that revision of etcd, which must have been there. Other control
+// planes may have acted on it already. Errors: the context's.
+func (c *Cache) Reach(ctx context.Context, revision int64) error {
+	ask := c.clock.NewTicker(progressEvery)
+	defer ask.Stop()
+	for {
+		c.mu.RLock()
+		reached, advanced := c.revision >= revision, c.advanced
+		c.mu.RUnlock()
+		if reached {
+			return nil
+		}
+		// A watch of which no pair changes does not learn what it has reached unless it asks, and gets no answer while
+		// it is behind. What fails is asked again.
+		_ = c.store.client.RequestProgress(clientv3.WithRequireLeader(ctx))
+		select {
+		case <-advanced:
+		case <-ask.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the cache of pairs to reach revision %d: %w", revision, context.Cause(ctx))
+		}
+	}
 }
 
 // Get returns a pair.

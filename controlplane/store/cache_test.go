@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"reflect"
 	"slices"
@@ -213,5 +214,34 @@ func TestACacheThatMissedChangesAndACompactionCatchesUpAndPublishesThem(t *testi
 	}
 	if !slices.Equal(ids, []string{"changed", "new", "same"}) {
 		t.Errorf("the cache has %v", ids)
+	}
+}
+
+func TestTheCacheReachesARevisionThatNoPairHasChangedIn(t *testing.T) {
+	s, client := startStore(t)
+	cache := startCache(t, s)
+	for range 20 {
+		entry := mustCreate(t, s, "a")
+		other, err := client.Put(t.Context(), "/elsewhere", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cache.Reach(t.Context(), other.Header.Revision); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := cache.Get("a"); !ok || got.Revision != entry.Revision || cache.Revision() < other.Header.Revision {
+			t.Fatalf("at revision %d it has %+v", cache.Revision(), got)
+		}
+		if err := cache.Reach(t.Context(), removePair(t, s, entry).Revision); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := cache.Get("a"); ok {
+			t.Fatal("it has a pair that is gone")
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := cache.Reach(ctx, cache.Revision()+100); !errors.Is(err, context.Canceled) {
+		t.Errorf("a revision that is not there: %v", err)
 	}
 }

@@ -53,15 +53,19 @@ func (s *Store) Create(ctx context.Context, record drpair.Record, request Reques
 // Commit stores what an event made of old, in one transaction: the pair, its operation, an operation that was
 // superseded, and the memory of the request. With change.Remove the pair is deleted and its operations stay. It fails
 // with ErrConflict when old is not the stored pair any more or the same request has been carried out, and with
-// *RequestReusedError when the request id was used for another request. A change that changed nothing is not stored,
-// only the request is remembered.
-func (s *Store) Commit(ctx context.Context, old Entry, change drpair.Change, request RequestKey) (Entry, error) {
+// *RequestReusedError when the request id was used for another request. What a host has told counts only while its
+// session stands: with sessions given, it fails with ErrSession when one of them is not the host's session any more. A
+// change that changed nothing is not stored, only the request is remembered.
+func (s *Store) Commit(ctx context.Context, old Entry, change drpair.Change, request RequestKey, sessions ...Session) (Entry, error) {
 	if !change.Changed && !request.set() {
 		return old, nil
 	}
 	id := old.Record.Pair.ID
 	var t transaction
 	t.unchanged(pairKey(id), old.Revision)
+	for _, session := range sessions {
+		t.unchanged(sessionKey(session.Host), int64(session.Number))
+	}
 	if err := s.effects(ctx, &t, old.Record.Operation, change); err != nil {
 		return Entry{}, fmt.Errorf("commit pair %s: %w", id, err)
 	}
@@ -69,6 +73,9 @@ func (s *Store) Commit(ctx context.Context, old Entry, change drpair.Change, req
 		return Entry{}, fmt.Errorf("commit pair %s: %w", id, err)
 	}
 	var lookups []clientv3.Op
+	for _, session := range sessions {
+		lookups = append(lookups, clientv3.OpGet(sessionKey(session.Host)))
+	}
 	if request.set() {
 		lookups = append(lookups, clientv3.OpGet(request.key()))
 	}
@@ -81,8 +88,13 @@ func (s *Store) Commit(ctx context.Context, old Entry, change drpair.Change, req
 	case response.Succeeded:
 		return Entry{Record: change.Record, Revision: response.Header.Revision}, nil
 	}
+	for i, session := range sessions {
+		if first(response, i).GetModRevision() != int64(session.Number) {
+			return Entry{}, fmt.Errorf("commit pair %s, host %s: %w", id, session.Host, ErrSession)
+		}
+	}
 	if request.set() {
-		if found := first(response, 0); found != nil {
+		if found := first(response, len(sessions)); found != nil {
 			return Entry{}, usedRequest(found, request)
 		}
 	}

@@ -13,6 +13,8 @@ var (
 	// ErrConflict says that somebody else changed the pair, or carried out the same request, since it was read:
 	// look the request up, read the pair again and decide again.
 	ErrConflict = errors.New("the record has changed since it was read")
+	// ErrSession says that a host's session is not any more the one that a change relies on.
+	ErrSession = errors.New("the host's session is another one")
 	// ErrCompacted says that the history since the given revision is gone.
 	ErrCompacted = errors.New("the history since this revision is not kept any more")
 	// ErrBadToken says that a page token is not one that Operations returned.

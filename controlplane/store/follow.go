@@ -197,7 +197,11 @@ func (c *Cache) advance(revision int64, moved []string) {
 	if len(moved) > 0 {
 		c.feed.Publish(moved...)
 	}
-	c.revision = max(c.revision, revision)
+	if revision > c.revision {
+		c.revision = revision
+		close(c.advanced)
+		c.advanced = make(chan struct{})
+	}
 }
 
 func sortedKeys(entries map[string]Entry) []string {

@@ -11,6 +11,8 @@ import "strings"
 //	/umbra/pair-operations/{pair}/{reversed}  the same, by pair; the value is empty
 //	/umbra/requests/{method}/{caller}/{id}    what a request id led to, for requestMemory
 //	/umbra/hosts/{host}                       what is worth keeping of a host
+//	/umbra/presence/control-planes/{id}       a control plane that works, for as long as its lease
+//	/umbra/presence/sessions/{host}           which control plane has the host's session, for as long as that one's lease
 const (
 	root           = "/umbra/"
 	pairs          = root + "pairs/"
@@ -19,11 +21,16 @@ const (
 	pairOperations = root + "pair-operations/"
 	requests       = root + "requests/"
 	hosts          = root + "hosts/"
+	presence       = root + "presence/"
+	controlPlanes  = presence + "control-planes/"
+	sessions       = presence + "sessions/"
 )
 
 func pairKey(id string) string           { return pairs + id }
 func serverKey(host, uuid string) string { return servers + host + "/" + uuid }
 func hostKey(id string) string           { return hosts + id }
+func controlPlaneKey(id string) string   { return controlPlanes + id }
+func sessionKey(host string) string      { return sessions + host }
 
 func operationKey(id string) string { return operations + reverse(id) }
 

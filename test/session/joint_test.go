@@ -16,6 +16,7 @@ func TestAPairsWholeLifeRunsThroughTheSessions(t *testing.T) {
 	p.protect(t, "web")
 	p.protect(t, "other")
 	p.untilState(t, "web", drpair.Replicating)
+	p.reported(t, "web") // so the shadow host is there
 	points, err := p.sessions.RecoveryPoints(t.Context(), "b", "web")
 	if err != nil || len(points) != 1 {
 		t.Fatalf("asked for the points: %v, %v", points, err)
@@ -71,7 +72,7 @@ func TestARestartOfTheControlPlaneChangesNothing(t *testing.T) {
 	s.plane.protect(t, "web")
 	before := s.plane.untilState(t, "web", drpair.Replicating)
 	s.plane.stop()
-	s.startPlane(t)
+	s.plane = s.startPlane(t, "one", time.Minute)
 	s.plane.reported(t, "web")
 	// A request goes behind everything that the reports have led to.
 	after := s.plane.request(t, "web", func(drpair.Request) drpair.Event { return drpair.Pause{} })

@@ -5,11 +5,12 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,7 +25,9 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/embedded"
 	"github.com/umbra-dr/umbra/controlplane/observed"
+	"github.com/umbra-dr/umbra/controlplane/peer"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
+	"github.com/umbra-dr/umbra/controlplane/registry"
 	cpsession "github.com/umbra-dr/umbra/controlplane/session"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -44,13 +47,16 @@ func logTo(t *testing.T, name string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), nil)).With("part", name)
 }
 
-// site is an etcd, the way to the control plane that works on it now, and nothing else.
+// site is an etcd, the way to the control planes that work on it now, and nothing else.
 type site struct {
-	client   *clientv3.Client
-	listener atomic.Pointer[bufconn.Listener]
-	plane    *plane
+	client *clientv3.Client
+	plane  *plane // the first
+
+	mu     sync.Mutex
+	planes map[string]*plane // those that can be reached, by name
 }
 
+// newSite has one control plane, of the name "one".
 func newSite(t *testing.T) *site {
 	t.Helper()
 	client, stop, err := embedded.Start(t.Context(), t.TempDir(), logTo(t, "etcd"))
@@ -62,9 +68,20 @@ func newSite(t *testing.T) *site {
 			t.Error(err)
 		}
 	})
-	s := &site{client: client}
-	s.startPlane(t)
+	s := &site{client: client, planes: map[string]*plane{}}
+	s.plane = s.startPlane(t, "one", time.Minute)
 	return s
+}
+
+// dial connects to the control plane of that name.
+func (s *site) dial(ctx context.Context, name string) (net.Conn, error) {
+	s.mu.Lock()
+	p := s.planes[name]
+	s.mu.Unlock()
+	if p == nil {
+		return nil, fmt.Errorf("there is no control plane %s", name)
+	}
+	return p.listener.DialContext(ctx)
 }
 
 // plane is one life of a control plane.
@@ -72,41 +89,63 @@ type plane struct {
 	store    *store.Store
 	cache    *store.Cache
 	observed *observed.Hosts
+	registry *registry.Registry
 	sessions *cpsession.Server
 	engine   *reconcile.Engine
+	listener *bufconn.Listener
 	stop     func()
 }
 
-func (s *site) startPlane(t *testing.T) {
+// startPlane starts a control plane whose sessions outlive it by ttl.
+func (s *site) startPlane(t *testing.T, name string, ttl time.Duration) *plane {
 	t.Helper()
-	log := logTo(t, "control plane")
-	p := &plane{store: store.New(s.client, log), observed: observed.New()}
+	log := logTo(t, "control plane "+name)
+	p := &plane{store: store.New(s.client, log), observed: observed.New(), listener: bufconn.Listen(1 << 16)}
 	p.cache = store.NewCache(p.store, clock.System, log)
+	p.registry = registry.New(registry.Config{
+		Store: p.store, Observed: p.observed, Clock: clock.System, Log: log, Address: name, TTL: ttl,
+	})
+	peers := peer.New(peer.Config{
+		ControlPlanes: p.registry, Observed: p.observed, Clock: clock.System, Log: log, Beat: 10 * time.Millisecond,
+		Dial: func(address string) (*grpc.ClientConn, error) {
+			return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(s.dial))
+		},
+	})
 	p.sessions = cpsession.New(cpsession.Config{
-		Records: p.cache, Observed: p.observed, Clock: clock.System, Log: log, Lease: patience,
+		Records: p.cache, Observed: p.observed, Registry: p.registry, Elsewhere: peers.Ask, Clock: clock.System, Log: log, Lease: patience,
 		KeepHost: func(context.Context, string, *umbrav1.Host) error { return nil },
 	})
 	p.engine = reconcile.New(reconcile.Config{
-		Store: p.store, Records: p.cache, Observed: p.observed, Clock: clock.System, Log: log, UnreachableAfter: grace,
+		Store: p.store, Records: p.cache, Observed: p.observed, Self: p.registry.Self(), Clock: clock.System, Log: log, UnreachableAfter: grace,
 	})
-	listener := bufconn.Listen(1 << 16)
 	server := grpc.NewServer()
 	umbrav1.RegisterHostSessionServiceServer(server, p.sessions)
+	umbrav1.RegisterPeerServiceServer(server, peers.Server(p.sessions.AskHere))
 	ctx, cancel := context.WithCancel(context.Background())
+	s.reachable(name, p) // before it makes itself known
 	var work sync.WaitGroup
 	work.Go(func() { _ = p.cache.Run(ctx) })
+	work.Go(func() { _ = p.registry.Run(ctx) })
 	<-p.cache.Ready()
+	<-p.registry.Ready()
 	work.Go(func() { _ = p.engine.Run(ctx) })
 	work.Go(func() { _ = p.sessions.Run(ctx) })
-	work.Go(func() { _ = server.Serve(listener) })
+	work.Go(func() { _ = peers.Run(ctx) })
+	work.Go(func() { _ = server.Serve(p.listener) })
 	p.stop = sync.OnceFunc(func() {
+		s.reachable(name, nil)
 		cancel()
 		server.Stop()
 		work.Wait()
 	})
 	t.Cleanup(p.stop)
-	s.plane = p
-	s.listener.Store(listener)
+	return p
+}
+
+func (s *site) reachable(name string, p *plane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.planes[name] = p
 }
 
 // host is a hostd whose roles are played. Its journal outlives it.
@@ -117,18 +156,44 @@ type host struct {
 	sets   chan []*umbrav1.Assignment // what is assigned to both roles, each time
 	lives  chan bool
 	stop   func()
+
+	mu       sync.Mutex
+	conns    []net.Conn
+	attempts map[uint64]bool // that it was told to run
+	holds    bool            // it runs nothing for now
+	held     []*umbrav1.Assignment
 }
 
-func (s *site) startHost(t *testing.T, id, dir string) *host {
+// startHost starts a host that knows the control planes of those names; without any, "one" and "two".
+func (s *site) startHost(t *testing.T, id, dir string, planes ...string) *host {
 	t.Helper()
-	h := &host{id: id, dir: dir, outbox: session.NewOutbox(), sets: make(chan []*umbrav1.Assignment, 1000), lives: make(chan bool, 1000)}
+	h := &host{
+		id: id, dir: dir, outbox: session.NewOutbox(), sets: make(chan []*umbrav1.Assignment, 1000), lives: make(chan bool, 1000),
+		attempts: map[uint64]bool{},
+	}
 	j, err := journal.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := grpc.NewClient("passthrough:///plane", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 50 * time.Millisecond}}),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.listener.Load().DialContext(ctx) }))
+	switch len(planes) {
+	case 0:
+		planes = []string{"one", "two"}
+	case 1:
+		planes = []string{"passthrough:///" + planes[0]} // a single one may be any target
+	}
+	conn, err := session.Dial(planes, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 50 * time.Millisecond}, MinConnectTimeout: patience,
+		}),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			conn, err := s.dial(ctx, address)
+			if err == nil {
+				h.mu.Lock()
+				h.conns = append(h.conns, conn)
+				h.mu.Unlock()
+			}
+			return conn, err
+		}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,6 +215,16 @@ func (s *site) startHost(t *testing.T, id, dir string) *host {
 	return h
 }
 
+// cut breaks every connection of the host.
+func (h *host) cut() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, conn := range h.conns {
+		_ = conn.Close() // some are closed already
+	}
+	h.conns = nil
+}
+
 // player does at once what is assigned, and reports that.
 type player struct {
 	host *host
@@ -158,10 +233,50 @@ type player struct {
 
 func (p player) Assign(set []*umbrav1.Assignment, live bool) {
 	for _, assignment := range set {
-		p.host.outbox.Report(p.play(assignment))
+		if p.host.does(assignment) {
+			p.host.outbox.Report(p.play(assignment))
+		}
 	}
 	p.host.sets <- slices.Clone(set)
 	p.host.lives <- live
+}
+
+// does takes note of an assignment, and tells whether it is carried out now.
+func (h *host) does(assignment *umbrav1.Assignment) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if assignment.GetShadow().GetMode() != umbrav1.ShadowMode_SHADOW_MODE_RUN {
+		return true
+	}
+	h.attempts[assignment.GetShadow().GetAttempt().GetNumber()] = true
+	if h.holds {
+		h.held = append(h.held, assignment)
+	}
+	return !h.holds
+}
+
+// hold makes the host run nothing until it is released.
+func (h *host) hold() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.holds = true
+}
+
+func (h *host) release() {
+	h.mu.Lock()
+	held := h.held
+	h.holds, h.held = false, nil
+	h.mu.Unlock()
+	for _, assignment := range held {
+		h.outbox.Report(playShadow(assignment))
+	}
+}
+
+// tried are the attempts that it was told to run, in order.
+func (h *host) tried() []uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Sorted(maps.Keys(h.attempts))
 }
 
 func playMain(a *umbrav1.Assignment) *umbrav1.AssignmentReport {
@@ -172,7 +287,7 @@ func playMain(a *umbrav1.Assignment) *umbrav1.AssignmentReport {
 		umbrav1.MainMode_MAIN_MODE_RELEASE:   umbrav1.MainPhase_MAIN_PHASE_RELEASED,
 	}
 	return &umbrav1.AssignmentReport{
-		DrPair: a.GetDrPair(), Generation: a.GetGeneration(), Epoch: a.GetEpoch(),
+		DrPair: a.GetDrPair(), DrPairUid: a.GetDrPairUid(), Generation: a.GetGeneration(), Epoch: a.GetEpoch(),
 		Role: &umbrav1.AssignmentReport_Main{Main: &umbrav1.MainReport{
 			Phase: phases[a.GetMain().GetMode()], ResyncGeneration: a.GetMain().GetResyncGeneration(),
 		}},
@@ -194,7 +309,7 @@ func playShadow(a *umbrav1.Assignment) *umbrav1.AssignmentReport {
 		report.StoppedEpoch = a.GetEpoch()
 	}
 	return &umbrav1.AssignmentReport{
-		DrPair: a.GetDrPair(), Generation: a.GetGeneration(), Epoch: a.GetEpoch(), Role: &umbrav1.AssignmentReport_Shadow{Shadow: report},
+		DrPair: a.GetDrPair(), DrPairUid: a.GetDrPairUid(), Generation: a.GetGeneration(), Epoch: a.GetEpoch(), Role: &umbrav1.AssignmentReport_Shadow{Shadow: report},
 	}
 }
 
