@@ -82,6 +82,17 @@ compiler:
 	@echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1 || \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
 
+CYCLES ?= 1000
+MINUTES ?= 0
+SEED ?= 1
+SIMULATION_LOGS := build/simulation
+
+.PHONY: simulate
+simulate: ## Run seeded rounds of requests and faults on a simulated hypervisor: CYCLES, MINUTES, SEED
+	@mkdir -p $(SIMULATION_LOGS)
+	go test -count=1 -v -timeout 24h -run TestNoPromiseIsBrokenWhateverBreaks ./test/simulation \
+	  -cycles $(CYCLES) -minutes $(MINUTES) -seed $(SEED) -logs $(CURDIR)/$(SIMULATION_LOGS)
+
 ##@ Checks
 
 .PHONY: lint

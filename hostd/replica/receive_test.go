@@ -3,6 +3,7 @@ package replica_test
 import (
 	"bytes"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -244,5 +245,42 @@ func TestTheStoreStaysOpenAndIsShared(t *testing.T) {
 	}
 	if p := s.Points()[0]; time.Since(p.CreateTime) > time.Minute {
 		t.Errorf("point of %v", p.CreateTime)
+	}
+}
+
+// A commit of a failover uses the store when no stream will ever come again and open it anew.
+func TestAStoreThatAFailureHasStoppedIsOpenedAnewForWhoAsksNext(t *testing.T) {
+	var broken atomic.Bool
+	g := newRig(t, func(c *replica.Config) {
+		c.Store.Faults = func(p recoverystore.Failpoint) error {
+			if p == recoverystore.FailViewUnrecorded && broken.Load() {
+				return errors.New("injected")
+			}
+			return nil
+		}
+	})
+	g.apply(accepting(1))
+	m, _ := g.connect(hello(1, vda(1)))
+	m.begin("c1")
+	point := recoverystore.PointID(m.complete())
+	m.cancel()
+	g.apply(stopping(2))
+	if _, err := g.store().OpenView(t.Context(), point, recoverystore.ViewOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	broken.Store(true)
+	stopped := g.store()
+	if err := stopped.CloseView(t.Context(), point); err == nil {
+		t.Fatal("the fault has not struck: the test proves nothing")
+	}
+	broken.Store(false)
+	if g.store() == stopped {
+		t.Error("the stopped store is handed out again")
+	}
+	if err := g.store().CloseView(t.Context(), point); err != nil {
+		t.Errorf("the store stays stopped: %v", err)
+	}
+	if len(g.store().Points()) != 1 {
+		t.Errorf("points %v", g.store().Points())
 	}
 }

@@ -1,0 +1,171 @@
+package simulation_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+
+	"google.golang.org/grpc/test/bufconn"
+)
+
+// link is how one place reaches another: towards it and back.
+type link struct{ from, to string }
+
+// network is what everything in a world speaks over, in memory. Links can be cut and can stall, each way on its own.
+type network struct {
+	mu        sync.Mutex
+	listeners map[string]*bufconn.Listener
+	down      map[link]bool
+	gates     map[link]chan struct{} // of links that stall; closed when they go on
+	wires     map[*wire]bool
+}
+
+func newNetwork() *network {
+	return &network{listeners: map[string]*bufconn.Listener{}, down: map[link]bool{}, gates: map[link]chan struct{}{}, wires: map[*wire]bool{}}
+}
+
+var (
+	errNobody = errors.New("connection refused")
+	errCut    = errors.New("no route to host")
+)
+
+func (n *network) listen(place string) net.Listener {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	listener := bufconn.Listen(1 << 20)
+	n.listeners[place] = listener
+	return listener
+}
+
+func (n *network) dial(ctx context.Context, from, to string) (net.Conn, error) {
+	n.mu.Lock()
+	listener, cut := n.listeners[to], n.down[link{from, to}] || n.down[link{to, from}]
+	n.mu.Unlock()
+	switch {
+	case cut:
+		return nil, errCut
+	case listener == nil:
+		return nil, errNobody
+	}
+	conn, err := listener.DialContext(ctx)
+	if err != nil {
+		return nil, errNobody
+	}
+	w := &wire{Conn: conn, network: n, out: link{from, to}, in: link{to, from}, closed: make(chan struct{})}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.wires[w] = true
+	return w, nil
+}
+
+// cut ends all connections between two places and lets no new ones be made.
+func (n *network) cut(a, b string) {
+	n.mu.Lock()
+	n.down[link{a, b}] = true
+	n.mu.Unlock()
+	n.reset(a, b)
+}
+
+// stall holds what goes from one place to the other.
+func (n *network) stall(from, to string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.gates[link{from, to}] == nil {
+		n.gates[link{from, to}] = make(chan struct{})
+	}
+}
+
+// reset ends all connections between two places; "" is any place.
+func (n *network) reset(a, b string) {
+	n.mu.Lock()
+	var hit []*wire
+	for w := range n.wires {
+		if w.between(a, b) || w.between(b, a) {
+			hit = append(hit, w)
+		}
+	}
+	n.mu.Unlock()
+	for _, w := range hit {
+		_ = w.Close()
+	}
+}
+
+// leave ends everything that a place speaks, as its death does.
+func (n *network) leave(place string) {
+	n.mu.Lock()
+	listener := n.listeners[place]
+	delete(n.listeners, place)
+	n.mu.Unlock()
+	if listener != nil {
+		_ = listener.Close()
+	}
+	n.reset(place, "")
+}
+
+func (n *network) heal() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.down)
+	for l, gate := range n.gates {
+		close(gate)
+		delete(n.gates, l)
+	}
+}
+
+func (n *network) gate(l link) chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.gates[l]
+}
+
+// wire is the dialler's end of a connection.
+type wire struct {
+	net.Conn
+	network *network
+	out, in link
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func (w *wire) between(a, b string) bool {
+	return (a == "" || w.out.from == a) && (b == "" || w.out.to == b)
+}
+
+func (w *wire) pass(l link) error {
+	gate := w.network.gate(l)
+	if gate == nil {
+		return nil
+	}
+	select {
+	case <-gate:
+		return nil
+	case <-w.closed:
+		return net.ErrClosed
+	}
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if err == nil {
+		err = w.pass(w.in)
+	}
+	return n, err
+}
+
+func (w *wire) Write(p []byte) (int, error) {
+	if err := w.pass(w.out); err != nil {
+		return 0, err
+	}
+	return w.Conn.Write(p)
+}
+
+func (w *wire) Close() error {
+	w.once.Do(func() {
+		close(w.closed)
+		w.network.mu.Lock()
+		delete(w.network.wires, w)
+		w.network.mu.Unlock()
+	})
+	return w.Conn.Close()
+}
