@@ -95,16 +95,18 @@ func (f *fencing) failed(ctx context.Context, err error) {
 	})
 }
 
-// endJob ends, once, a backup job that an earlier life of the daemon left.
+// endJob ends, once, a backup job that an earlier life of the daemon left, or that could not be ended when its cycle was. One that
+// still cannot be ended is tried again with the next round.
 func (f *fencing) endJob(ctx context.Context) {
 	if f.jobEnded {
 		return
 	}
-	f.jobEnded = true
 	server := f.worker.desired.current().GetMain().GetServer()
-	if err := f.worker.endBackup(ctx, server, fenceEndMax); err != nil {
+	err := f.worker.endBackup(ctx, server, fenceEndMax)
+	if err != nil {
 		f.worker.log.Warn("a backup job remains on the fenced server", "server", server, "error", err)
 	}
+	f.jobEnded = err == nil
 }
 
 // restrain makes the server harmless, as the policy asks and as fast as can be, and says for a person what it is now.

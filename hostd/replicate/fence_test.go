@@ -3,6 +3,7 @@ package replicate
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -306,4 +307,37 @@ func TestOtherWorkIsReportedAsTakenUpBeforeTheEarlierWorkHasEnded(t *testing.T) 
 		return a.GetGeneration() == g && a.GetEpoch() == 3 && m.GetPhase() == umbrav1.MainPhase_MAIN_PHASE_UNSPECIFIED
 	})
 	close(release)
+}
+
+// hanger's hypervisor cannot end a job for a while.
+type hanger struct {
+	*testSource
+	fails atomic.Int64
+	ended chan struct{}
+}
+
+func (h *hanger) EndBackup(ctx context.Context, server, runDir string) error {
+	if h.fails.Add(-1) >= 0 {
+		return errors.New("the hypervisor has failed")
+	}
+	err := h.testSource.EndBackup(ctx, server, runDir)
+	select {
+	case h.ended <- struct{}{}:
+	default:
+	}
+	return err
+}
+
+func TestABackupJobThatCouldNotBeEndedIsEndedWhileTheServerIsFenced(t *testing.T) {
+	r := build(t, mib)
+	h := &hanger{testSource: r.source, ended: make(chan struct{}, 1)}
+	h.fails.Store(2)
+	r.cfg.Source = h
+	r.start()
+	r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_FENCED, r.assign(fenceWith(disconnectPolicy)))
+	select {
+	case <-h.ended:
+	case <-time.After(30 * time.Second):
+		t.Error("the job is never ended")
+	}
 }
