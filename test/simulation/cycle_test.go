@@ -58,6 +58,9 @@ func (w *world) plan(r *rand.Rand, pair *umbrav1.DRPair, points []*umbrav1.Recov
 	for range len(p.faults) + 1 {
 		p.delays = append(p.delays, time.Duration(r.Int64N(int64(3*time.Second))))
 	}
+	if p.ahead { // what is broken stays so while the request is carried out
+		p.delays[len(p.faults)] *= 5
+	}
 	allowed := slices.DeleteFunc(slices.Clone(pair.GetAllowedActions()), func(a umbrav1.DRPairAction) bool { return a == actUpdate })
 	if len(allowed) == 0 || r.IntN(4) == 0 {
 		return p
