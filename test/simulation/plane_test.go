@@ -49,8 +49,7 @@ func startPlane(etcd *clientv3.Client, network *network, clock fastClock, log *s
 			cancel()
 			return nil, err
 		}
-		hosts.SetInventory(record.ID, inventory, record.Time)
-		hosts.SetConnected(record.ID, false, clock.Now())
+		hosts.Know(record.ID, inventory, record.Time, clock.Now())
 	}
 	sessions := cpsession.New(cpsession.Config{
 		Records: cache, Observed: hosts, Clock: clock, Log: log, Lease: lease,

@@ -51,7 +51,7 @@ func (w *world) judge(ctx context.Context, before *umbrav1.DRPair, p plan, answe
 	}
 	s.committed = state == umbrav1.DRPairState_DR_PAIR_STATE_COMMITTED
 	return errors.Join(
-		w.eventually(ctx, func() error { return w.allows(ctx, state, len(points) > 0) }),
+		w.eventually(ctx, func() error { return w.allows(ctx, state) }),
 		w.operationsMatch(ctx),
 		w.newest(p, answers, points),
 		w.frozen(pair, points),
@@ -62,12 +62,16 @@ func (w *world) judge(ctx context.Context, before *umbrav1.DRPair, p plan, answe
 }
 
 // allows: promise 4. Whether there is a point is told by the shadow host, and that may take a moment.
-func (w *world) allows(ctx context.Context, state umbrav1.DRPairState, hasPoint bool) error {
+func (w *world) allows(ctx context.Context, state umbrav1.DRPairState) error {
 	pair, err := w.pair(ctx, 0)
 	if err != nil || pair == nil {
 		return err
 	}
-	want := slices.DeleteFunc(slices.Clone(table[state]), func(a umbrav1.DRPairAction) bool { return a == actFailover && !hasPoint })
+	points, err := w.points(ctx)
+	if err != nil {
+		return err
+	}
+	want := slices.DeleteFunc(slices.Clone(table[state]), func(a umbrav1.DRPairAction) bool { return a == actFailover && len(points) == 0 })
 	if got := slices.Sorted(slices.Values(pair.GetAllowedActions())); pair.GetState() != state || !slices.Equal(got, slices.Sorted(slices.Values(want))) {
 		return fmt.Errorf("promise 4: %s allows %v, the table says that %s allows %v", pair.GetState(), got, state, want)
 	}
