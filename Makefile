@@ -93,6 +93,23 @@ simulate: ## Run seeded rounds of requests and faults on a simulated hypervisor:
 	go test -count=1 -v -timeout 24h -run TestNoPromiseIsBrokenWhateverBreaks ./test/simulation \
 	  -cycles $(CYCLES) -minutes $(MINUTES) -seed $(SEED) -logs $(CURDIR)/$(SIMULATION_LOGS)
 
+##@ Benchmarks
+
+BENCH := $(BIN)/umbra-benchmarks
+
+.PHONY: bench
+bench: bench-ready ## Measure every comparison on the lab, five times on each side (root, 60 GB, an hour)
+	$(BENCH)
+
+.PHONY: bench-quick
+bench-quick: bench-ready ## Measure a reduced set, within five minutes
+	$(BENCH) -quick -results build/bench-quick.json -page build/bench-quick
+
+.PHONY: bench-ready
+bench-ready: build
+	deploy/install-packages.sh --benchmarks
+	$(GO_BUILD) -o $(BENCH) ./test/benchmarks
+
 ##@ Checks
 
 .PHONY: lint

@@ -1,0 +1,56 @@
+package main
+
+import "context"
+
+// row is one line of the table of comparisons; it may yield several figures.
+type row struct {
+	number int
+	title  string
+	about  string // what is compared, and what the peer does and does not promise
+	target target // for the table, while it is not measured
+	quick  bool   // part of the reduced set
+	run    func(ctx context.Context, b *bench) error
+}
+
+const copyPeers = "The peers are the commands that a user has today for a full copy: `qemu-img convert -n -W -m 8` with `-t none` and without, and `nbdcopy` into `qemu-nbd`. " +
+	"Each reads the same export of the same disk over TCP and ends with a sync of its file; the better one counts. They promise a copy, and that it is on stable storage " +
+	"once the sync has returned. They promise no checksums, no resumption and no earlier points; Umbra verifies a checksum of every cluster, and its time also holds the " +
+	"begin and the end of the backup job, which the peers find begun."
+
+// allRows are the comparisons, by their numbers. Those without run are listed as not measured.
+func allRows() []row {
+	return []row{
+		{number: 1, title: "full sync of a full disk, plain", about: copyPeers, target: target{1, 1.2, atLeast}, quick: true, run: syncDense},
+		{
+			number: 2, title: "full sync of a disk 25 % full, plain", target: target{1, 1.5, atLeast}, run: syncSparse,
+			about: "A quarter noise in pieces of 8 MiB, a quarter zeros that were written, the rest holes. Peers and promises are those of row 1.",
+		},
+		{number: 3, title: "full sync of a full disk, encrypted", target: target{1.7, 2.5, atLeast}},
+		{number: 4, title: "a cycle with 1 MiB changed of 10 GiB, against virtnbdbackup -l inc", target: target{10, 20, atLeast}},
+		{number: 5, title: "compare-resync of 10 GiB after a lost bitmap, 1 % changed", target: target{2, 2, atLeast}},
+		{number: 6, title: "age of the newest point while the guest writes 10 MB/s", target: target{2, 1.2, atMost}},
+		{number: 7, title: "the guest's write latency and rate under replication", target: target{1.15, 1.15, atMost}},
+		{
+			number: 8, title: "random reads from the newest, the middle and the oldest of 1,000 points", target: target{0.9, 1, atLeast}, quick: true, run: pointReads,
+			about: "The same random reads, by fio through QEMU's block layer (`qemu-nbd`, cache=none), from a view of a point and from a flat qcow2 image that was converted from that view. " +
+				"The flat image is what a user would have who kept one full copy for each point.",
+		},
+		{number: 9, title: "request of Failover to the guest's first line", target: target{1.2, 1.1, atMost}},
+		{number: 10, title: "Change Recovery Point to the guest's first line", target: target{1.2, 1.1, atMost}},
+		{
+			number: 11, title: "view of a fully written 1 TiB disk with 1,000 points", target: target{1, 0.3, atMost}, quick: true, run: bigView,
+			about: "No peer: a promise. The index has its full size, the data file is sparse, and every cluster lies apart from its neighbour, which is the worst case. " +
+				"The memory is the largest resident set of the process, which has also made the index and has it mapped.",
+		},
+		{
+			number: 12, title: "cost of a point as points grow", target: target{flat, 1, atMost}, quick: true, run: manyPointsCost,
+			about: "No peer: ours with many points is held against ours with 100. Taken points are on stable storage; each deletion is of the oldest point, as retention does it.",
+		},
+		{
+			number: 13, title: "store size against the sum of changed clusters", target: target{1.05, 1, atMost}, quick: true, run: storeSize,
+			about: "No peer: blocks of the data files and the index, against the clusters that changed. Nothing is compressed.",
+		},
+		{number: 14, title: "commit: block pull of 4 GiB, against qemu-img convert", target: target{1, 1.2, atLeast}},
+		{number: 15, title: "memory and processor of hostd, 50 servers on a host", target: target{10, 5, atMost}},
+	}
+}
