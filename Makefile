@@ -76,6 +76,17 @@ test: packages compiler build ## Run every test with the race detector; installs
 test-unit: ## Run the tests that need neither root nor libvirt
 	go test -short -p $(TEST_PARALLEL) -timeout 10m $$(go list ./... | grep -vE '/umbra/($(NEEDS_ROOT))(/|$$)')
 
+# CYCLES and MINUTES bound it, 0 meaning no bound; SEED 0 draws one. What breaks a promise is repeated with the seed it prints.
+CYCLES ?= 0
+MINUTES ?= $(if $(filter 0,$(CYCLES)),10,0)
+SEED ?= 0
+FIRST ?= 1
+
+.PHONY: chaos
+chaos: packages build ## Break it on purpose on real libvirt hosts and check every promise (root); CYCLES=, MINUTES=, SEED=
+	$(GO_BUILD) -o $(BIN)/umbra-chaos ./test/chaos/umbra-chaos
+	$(BIN)/umbra-chaos --cycles=$(CYCLES) --minutes=$(MINUTES) --seed=$(SEED) --first=$(FIRST) --keep
+
 # The race detector needs cgo, hence a C compiler; nothing else in the project does.
 .PHONY: compiler
 compiler:

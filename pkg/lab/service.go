@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/umbra-dr/umbra/pkg/lab/process"
 )
 
@@ -117,6 +119,14 @@ func (s *Service) Stop(ctx context.Context) error { return s.end(ctx, process.Id
 
 // Kill ends the service at once, as a crash would.
 func (s *Service) Kill(ctx context.Context) error { return s.end(ctx, process.Identity.Kill, "kill") }
+
+// Signal sends the service's process a signal: SIGSTOP, for example, hangs it until SIGCONT.
+func (s *Service) Signal(signal unix.Signal) error {
+	if err := s.process().Signal(signal); err != nil {
+		return fmt.Errorf("signal %s: %w", s.key(), err)
+	}
+	return nil
+}
 
 func (s *Service) end(ctx context.Context, how func(process.Identity, context.Context) error, word string) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
