@@ -1,5 +1,5 @@
-// Package api is the gRPC edge of the control plane: FailoverService, ProtectionService and HostService. It checks
-// requests, translates between the API's messages and the types of package drpair, and turns errors into statuses.
+// Package api is the gRPC edge of the control plane: FailoverService, ProtectionService, HostService, IdentityService and
+// AuditService. Who may call what is decided before, in package access. It checks requests, translates between the API's messages and the types of package drpair, and turns errors into statuses.
 // It decides nothing about pairs: what a state allows is asked of drpair, and what is stored is stored by the engine
 // of package reconcile.
 //
@@ -12,16 +12,19 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
+	"github.com/umbra-dr/umbra/controlplane/enrolment"
 	"github.com/umbra-dr/umbra/controlplane/observed"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/feed"
+	"github.com/umbra-dr/umbra/pkg/identity"
 )
 
 // Store reads records. *store.Store is one.
@@ -31,6 +34,16 @@ type Store interface {
 	Operation(ctx context.Context, id string) (drpair.Operation, error)
 	Operations(ctx context.Context, pair string, pageSize int, token string) ([]drpair.Operation, string, error)
 	ChangesSince(ctx context.Context, revision int64) (store.Changes, error)
+	AuditEvents(ctx context.Context, pageSize int, token string) ([]store.AuditEvent, string, error)
+}
+
+// Office makes certificates and takes them back. *enrolment.Office is one.
+type Office interface {
+	JoinToken(ctx context.Context, host string, ttl time.Duration) (identity.Token, time.Time, error)
+	Enroll(ctx context.Context, token string, request []byte) (host string, made enrolment.Certificate, err error)
+	Renew(host string, generation uint64, request []byte) (enrolment.Certificate, error)
+	Client(ctx context.Context, role, name string, request []byte, ttl time.Duration) (enrolment.Certificate, error)
+	Revoke(ctx context.Context, subject string) error
 }
 
 // Cache is the picture of the store in memory. *store.Cache is one.
@@ -68,7 +81,7 @@ type Hosts interface {
 	Refresh(ctx context.Context, host string) error
 }
 
-// Deps is what the services work with. All but Caller are required.
+// Deps is what the services work with. All are required.
 type Deps struct {
 	Store    Store
 	Cache    Cache
@@ -77,14 +90,14 @@ type Deps struct {
 	Hosts    Hosts
 	Clock    clock.Clock
 	Log      *slog.Logger
-	// Caller names who calls, from the certificate. Request ids of different callers are different. Nil where
-	// callers are not told apart.
-	Caller func(ctx context.Context) string
+	Office   Office
 }
 
-// Register adds the three services to a server, which must have been made with Interceptors.
+// Register adds the services to a server, which must have been made with Interceptors.
 func Register(registrar grpc.ServiceRegistrar, deps Deps) {
 	umbrav1.RegisterFailoverServiceServer(registrar, &failoverService{Deps: deps})
 	umbrav1.RegisterProtectionServiceServer(registrar, &protectionService{Deps: deps})
 	umbrav1.RegisterHostServiceServer(registrar, &hostService{Deps: deps})
+	umbrav1.RegisterIdentityServiceServer(registrar, &identityService{Deps: deps})
+	umbrav1.RegisterAuditServiceServer(registrar, &auditService{Deps: deps})
 }

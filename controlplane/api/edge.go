@@ -77,7 +77,7 @@ func (e *edge) check(method string, request any) error {
 }
 
 func ownService(method string) bool {
-	for _, service := range []string{"FailoverService", "ProtectionService", "HostService"} {
+	for _, service := range []string{"FailoverService", "ProtectionService", "HostService", "IdentityService", "AuditService"} {
 		if strings.HasPrefix(method, "/umbra.v1."+service+"/") {
 			return true
 		}

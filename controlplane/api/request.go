@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/umbra-dr/umbra/controlplane/access"
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
 	"github.com/umbra-dr/umbra/controlplane/store"
@@ -35,9 +36,7 @@ func (d *Deps) requestKey(ctx context.Context, request mutation) (store.RequestK
 	}
 	key := store.RequestKey{ID: request.GetRequestId(), Fingerprint: sha256.Sum256(encoded)}
 	key.Method, _ = grpc.Method(ctx)
-	if d.Caller != nil {
-		key.Caller = d.Caller(ctx)
-	}
+	key.Caller = access.From(ctx).Name
 	return key, nil
 }
 

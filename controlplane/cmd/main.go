@@ -13,31 +13,45 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/umbra-dr/umbra/pkg/identity"
+	"github.com/umbra-dr/umbra/controlplane/access"
 )
 
 const description = `The control plane of Umbra: it serves the API, keeps the records of the DR pairs, and tells the hosts what should be.
 
 Examples:
-  # Everything in one folder, hosts and clients by mutual TLS, engineers by a unix socket:
-  umbra-controlplane --state-dir /var/lib/umbra-controlplane --listen :7443 --unix-socket /run/umbra/api.sock \
-    --tls-cert cp.pem --tls-key cp-key.pem --tls-ca ca.pem
+  # Everything in one folder, hosts and clients by mutual TLS, the local administrator by a unix socket. At its first start it
+  # makes an authority, and credentials of a first administrator in /var/lib/umbra-controlplane/administrator:
+  umbra-controlplane --state-dir /var/lib/umbra-controlplane --listen :7443 --unix-socket /run/umbra/api.sock
 
-  # Records in an etcd cluster that is there already:
+  # Records, and the authority, in an etcd cluster that is there already:
   umbra-controlplane --etcd-endpoint https://etcd-1:2379 --etcd-endpoint https://etcd-2:2379 --etcd-ca etcd-ca.pem ...
 
   # Another control plane on the same cluster; hosts and clients may be given both addresses:
   umbra-controlplane --etcd-endpoint https://etcd-1:2379 --listen :7443 --peer-address cp-2.example.net:7443 ...
 
-  # The API from the command line:
-  grpcurl -plaintext -unix /run/umbra/api.sock umbra.v1.FailoverService/ListDRPairs`
+  # A token for a host to enrol with, once, within the hour:
+  grpcurl -plaintext -unix -d '{"host": "hosts/rack1-node7"}' /run/umbra/api.sock umbra.v1.IdentityService/CreateJoinToken
+
+  # Credentials for a person, in files of that folder:
+  umbra-controlplane client-certificate --unix-socket /run/umbra/api.sock --client ann --role operator --out ann/`
+
+type commands struct {
+	Serve             flags                  `cmd:"" default:"withargs" help:"Run the control plane."`
+	ClientCertificate clientCertificateFlags `cmd:"" help:"Make a key here, and have the control plane certify it for a person or a service."`
+}
 
 type flags struct {
-	StateDir   string         `help:"Folder of the embedded etcd." default:"/var/lib/umbra-controlplane" placeholder:"DIR"`
-	Listen     string         `help:"Address for hosts and clients, with mutual TLS." placeholder:"ADDRESS:PORT"`
-	TLS        identity.Files `embed:"" prefix:"tls-"`
-	PeerAddr   string         `name:"peer-address" help:"Address at which other control planes on the same etcd reach this one, if --listen is not it." placeholder:"ADDRESS:PORT"`
-	UnixSocket string         `help:"Unix socket for the API without TLS, for whoever may open it (mode 0600)." placeholder:"FILE"`
+	StateDir   string   `help:"Folder of the embedded etcd, of the first administrator's credentials, and of the audit file." default:"/var/lib/umbra-controlplane" placeholder:"DIR"`
+	Listen     string   `help:"Address for hosts and clients, with TLS." placeholder:"ADDRESS:PORT"`
+	ServerName []string `help:"Further host name or address that clients reach this control plane by. May be given several times." placeholder:"NAME"`
+	PeerAddr   string   `name:"peer-address" help:"Address at which other control planes on the same etcd reach this one, if --listen is not it." placeholder:"ADDRESS:PORT"`
+	UnixSocket string   `help:"Unix socket for the API without TLS. Who may open it (mode 0600) is administrator." placeholder:"FILE"`
+
+	AuthorityCert       string           `help:"Certificate of the operator's own authority, PEM; further ones in the file are trusted as well. Without it, one is made." placeholder:"FILE" and:"authority"`
+	AuthorityKey        string           `help:"Its private key, PEM." placeholder:"FILE" and:"authority"`
+	HostCertificateLife time.Duration    `help:"How long a host's certificate is good. It is renewed at half of that." default:"336h"`
+	OIDC                access.OIDCFlags `embed:"" prefix:"oidc-"`
+	AuditFile           string           `help:"File that the audit events of this control plane are appended to, as JSON lines. Without it, audit.jsonl in the state folder." placeholder:"FILE"`
 
 	EtcdEndpoint []string `help:"Endpoint of an external etcd cluster. May be given several times. Without it, etcd runs inside this process." placeholder:"URL"`
 	EtcdCert     string   `help:"Client certificate for the external cluster." placeholder:"FILE"`
@@ -49,14 +63,18 @@ type flags struct {
 }
 
 func main() {
-	var f flags
-	kong.Parse(&f, kong.Name("umbra-controlplane"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
-	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: f.LogLevel}))
+	var c commands
+	chosen := kong.Parse(&c, kong.Name("umbra-controlplane"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: c.Serve.LogLevel}))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, f, log)
+	var err error
+	if chosen.Command() == "client-certificate" {
+		err = clientCertificate(ctx, c.ClientCertificate)
+	} else if err = run(ctx, c.Serve, log); err != nil {
+		log.Error("the control plane has stopped", "error", err)
+	}
 	stop()
 	if err != nil {
-		log.Error("the control plane has stopped", "error", err)
 		fmt.Fprintln(os.Stderr, "umbra-controlplane:", err)
 		os.Exit(1)
 	}

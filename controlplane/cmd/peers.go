@@ -39,14 +39,10 @@ func peerAddress(f flags) string {
 	return net.JoinHostPort(name, port)
 }
 
-// dialPeer dials other control planes. It takes the certificate of the listener.
-func dialPeer(f flags) func(address string) (*grpc.ClientConn, error) {
+// dialPeer dials other control planes.
+func dialPeer(own *identity.Source) func(address string) (*grpc.ClientConn, error) {
 	return func(address string) (*grpc.ClientConn, error) {
-		credentials, err := identity.Load(f.TLS)
-		if err != nil {
-			return nil, err
-		}
-		secure, err := credentials.Dial(identity.ControlPlane())
+		secure, err := own.Dial(identity.ControlPlane())
 		if err != nil {
 			return nil, err
 		}

@@ -23,7 +23,6 @@ type replicas struct {
 	addresses [2]string
 	clients   [2]umbrav1.FailoverServiceClient
 	authority *identity.Authority
-	dir       string
 }
 
 func startReplicas(t *testing.T) *replicas {
@@ -34,27 +33,25 @@ func startReplicas(t *testing.T) *replicas {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	r := &replicas{etcd: client, dir: t.TempDir()}
-	if r.authority, err = identity.NewAuthority(r.dir, time.Now()); err != nil {
+	r := &replicas{etcd: client}
+	if r.authority, err = identity.NewAuthority(time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	own := r.issue(t, "cp", identity.ControlPlane())
-	engineer := r.issue(t, "engineer", identity.Client("engineer"))
+	cert, key := authorityFiles(t, r.authority)
 	for i := range r.addresses {
 		r.addresses[i] = freeAddress(t)
-		start(t, flags{EtcdEndpoint: []string{endpoint}, Listen: r.addresses[i], TLS: own, Lease: patience})
-		r.clients[i] = umbrav1.NewFailoverServiceClient(dialAs(t, engineer, r.addresses[i]))
+		start(t, flags{
+			StateDir: t.TempDir(), EtcdEndpoint: []string{endpoint}, Listen: r.addresses[i], AuthorityCert: cert, AuthorityKey: key, Lease: patience,
+		})
+		r.clients[i] = umbrav1.NewFailoverServiceClient(r.as(t, identity.Client("administrator", "engineer"), i))
 	}
 	return r
 }
 
-func (r *replicas) issue(t *testing.T, name string, id identity.ID) identity.Files {
+// as is a connection to one of the control planes.
+func (r *replicas) as(t *testing.T, id identity.ID, at int) *grpc.ClientConn {
 	t.Helper()
-	files, err := r.authority.Issue(r.dir, name, id, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
+	return (&site{authority: r.authority, address: r.addresses[at]}).as(t, id)
 }
 
 // protect stores a pair, as another control plane would.
@@ -71,7 +68,7 @@ func (r *replicas) protect(t *testing.T, id string) {
 // them. It ends with the stream.
 func (r *replicas) shadowHost(ctx context.Context, t *testing.T, points int64) {
 	t.Helper()
-	stream, err := umbrav1.NewHostSessionServiceClient(dialAs(t, r.issue(t, "b", identity.Host("b")), r.addresses[0])).Session(ctx, grpc.WaitForReady(true))
+	stream, err := umbrav1.NewHostSessionServiceClient(r.as(t, identity.Host("b"), 0)).Session(ctx, grpc.WaitForReady(true))
 	if err != nil {
 		t.Fatal(err)
 	}

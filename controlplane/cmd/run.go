@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/url"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
@@ -43,6 +45,11 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	records := store.New(client, log)
+	gate, err := openGate(ctx, f, records, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, gate.close()) }()
 	cache := store.NewCache(records, clock.System, log)
 	hosts := observed.New()
 	if err := recallHosts(ctx, records, hosts); err != nil {
@@ -51,19 +58,21 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	present := registry.New(registry.Config{
 		Store: records, Observed: hosts, Clock: clock.System, Log: log, Address: peerAddress(f), TTL: presenceTTL(f),
 	})
-	peers := peer.New(peer.Config{ControlPlanes: present, Observed: hosts, Dial: dialPeer(f), Clock: clock.System, Log: log})
+	peers := peer.New(peer.Config{ControlPlanes: present, Observed: hosts, Dial: dialPeer(gate.own), Clock: clock.System, Log: log})
 	sessions := session.New(session.Config{
 		Records: cache, Observed: hosts, Registry: present, Elsewhere: peers.Ask, Clock: clock.System, Log: log,
-		PeerHost: identity.PeerHost, KeepHost: keepHost(records), Lease: f.Lease,
+		PeerHost: identity.PeerHost, Least: gate.revocations.Least, KeepHost: keepHost(records), Lease: f.Lease,
 	})
+	gate.revocations.OnChange(sessions.PeerChanged)
 	engine := reconcile.New(reconcile.Config{
 		Store: records, Records: cache, Observed: hosts, Self: present.Self(), Clock: clock.System, Log: log,
 		UnreachableAfter: f.Lease,
 	})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return cache.Run(ctx) })
+	group.Go(func() error { return gate.revocations.Run(ctx) })
 	group.Go(func() error { return present.Run(ctx) })
-	for _, ready := range []<-chan struct{}{cache.Ready(), present.Ready()} {
+	for _, ready := range []<-chan struct{}{cache.Ready(), gate.revocations.Ready(), present.Ready()} {
 		select {
 		case <-ready:
 		case <-ctx.Done():
@@ -72,14 +81,15 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	}
 	deps := api.Deps{
 		Store: records, Cache: cache, Engine: engine, Observed: hosts, Hosts: sessions, Clock: clock.System, Log: log,
-		Caller: caller,
+		Office: gate.office,
 	}
 	group.Go(func() error { return engine.Run(ctx) })
 	group.Go(func() error { return sessions.Run(ctx) })
 	group.Go(func() error { return peers.Run(ctx) })
+	group.Go(func() error { gate.office.KeepOwn(ctx, gate.own, serverNames(f)); return nil })
 	group.Go(func() error {
 		return listen(ctx, f, served{
-			deps: deps, sessions: sessions, peers: peers.Server(sessions.AskHere), alive: present.Alive,
+			guard: gate.guard, own: gate.own, deps: deps, sessions: sessions, peers: peers.Server(sessions.AskHere), alive: present.Alive,
 		})
 	})
 	return group.Wait()
@@ -101,6 +111,9 @@ func openEtcd(ctx context.Context, f flags, log *slog.Logger) (*clientv3.Client,
 		defer cancel()
 		return embedded.Start(ctx, f.StateDir, log)
 	}
+	if err := refusePlainEtcd(f.EtcdEndpoint); err != nil {
+		return nil, nil, err
+	}
 	var config *tls.Config
 	if f.EtcdCA != "" || f.EtcdCert != "" {
 		var err error
@@ -117,6 +130,22 @@ func openEtcd(ctx context.Context, f flags, log *slog.Logger) (*clientv3.Client,
 		return nil, nil, fmt.Errorf("connecting to etcd at %v: %w", f.EtcdEndpoint, err)
 	}
 	return client, client.Close, nil
+}
+
+// refusePlainEtcd refuses endpoints on the network without TLS: the authority's key would travel there for all to read.
+func refusePlainEtcd(endpoints []string) error {
+	for _, endpoint := range endpoints {
+		at, err := url.Parse(endpoint)
+		if err != nil {
+			return fmt.Errorf("reading the etcd endpoint %q: %w", endpoint, err)
+		}
+		ip := net.ParseIP(at.Hostname())
+		local := at.Scheme == "unix" || at.Scheme == "http" && ip != nil && ip.IsLoopback()
+		if at.Scheme != "https" && at.Scheme != "unixs" && !local {
+			return fmt.Errorf("the etcd endpoint %q is neither https nor http on a loopback address", endpoint)
+		}
+	}
+	return nil
 }
 
 // recallHosts makes hosts known that were connected in an earlier life, as not connected since now.

@@ -19,7 +19,13 @@ type told struct {
 	assignment *umbrav1.Assignment
 	uid        string
 	revision   int64
-	address    string
+	peer       peer
+}
+
+// peer is what a host is told of the other host of a pair, beside what the record says.
+type peer struct {
+	address string // where it takes replication in
+	least   uint64 // the least generation of its certificates that counts
 }
 
 func newAssigned(host string) *assigned { return &assigned{host: host} }
@@ -27,7 +33,7 @@ func newAssigned(host string) *assigned { return &assigned{host: host} }
 // next is the message that takes the host from what it was told to what the records say, or nil when they say the
 // same. The first message is the complete set. An assignment that differs by its generation alone is not sent again.
 // A pair that was removed and made again meanwhile takes two messages: the host has to forget the first.
-func (a *assigned) next(entries []store.Entry, dataAddress func(host string) string) *umbrav1.AssignmentSet {
+func (a *assigned) next(entries []store.Entry, peerOf func(host string) peer) *umbrav1.AssignmentSet {
 	set := &umbrav1.AssignmentSet{Complete: a.current == nil, AppliesTo: a.sequence, ResultsIn: a.sequence + 1}
 	wanted := make(map[string]told, len(entries))
 	for _, entry := range entries {
@@ -36,18 +42,22 @@ func (a *assigned) next(entries []store.Entry, dataAddress func(host string) str
 		if held.assignment != nil && held.uid != pair.UID {
 			continue
 		}
-		address := dataAddress(pair.Shadow.Host)
-		if held.assignment != nil && held.revision == entry.Revision && held.address == address {
+		other := pair.Shadow.Host
+		if other == a.host {
+			other = pair.Main.Host
+		}
+		peer := peerOf(other)
+		if held.assignment != nil && held.revision == entry.Revision && held.peer == peer {
 			wanted[pair.ID] = held
 			continue
 		}
-		assignment := assignmentFor(a.host, entry.Record, address)
+		assignment := assignmentFor(a.host, entry.Record, peer)
 		if held.assignment != nil && same(held.assignment, assignment) {
 			assignment = held.assignment
 		} else {
 			set.Assignments = append(set.Assignments, assignment)
 		}
-		wanted[pair.ID] = told{assignment: assignment, uid: pair.UID, revision: entry.Revision, address: address}
+		wanted[pair.ID] = told{assignment: assignment, uid: pair.UID, revision: entry.Revision, peer: peer}
 	}
 	for pair := range a.current {
 		if wanted[pair].assignment == nil {

@@ -8,34 +8,35 @@ import (
 )
 
 // assignmentFor derives from a record what the host should be doing for the pair. The host is one of the pair's two.
-func assignmentFor(host string, rec drpair.Record, shadowAddress string) *umbrav1.Assignment {
+func assignmentFor(host string, rec drpair.Record, peer peer) *umbrav1.Assignment {
 	p := rec.Pair
 	assignment := &umbrav1.Assignment{DrPair: p.ID, DrPairUid: p.UID, Generation: p.Generation, Epoch: p.Epoch}
 	if rec.Operation != nil {
 		assignment.Operation = rec.Operation.ID
 	}
 	if p.Main.Host == host {
-		assignment.Role = &umbrav1.Assignment_Main{Main: mainAssignment(p, shadowAddress)}
+		assignment.Role = &umbrav1.Assignment_Main{Main: mainAssignment(p, peer)}
 		return assignment
 	}
-	assignment.Role = &umbrav1.Assignment_Shadow{Shadow: shadowAssignment(p)}
+	assignment.Role = &umbrav1.Assignment_Shadow{Shadow: shadowAssignment(p, peer)}
 	return assignment
 }
 
-func mainAssignment(p drpair.Pair, shadowAddress string) *umbrav1.MainAssignment {
+func mainAssignment(p drpair.Pair, shadow peer) *umbrav1.MainAssignment {
 	return &umbrav1.MainAssignment{
-		Mode:              umbrav1.MainMode(umbrav1.MainMode_value["MAIN_MODE_"+string(drpair.DesiredMain(p))]),
-		Server:            p.Main.Server,
-		ServerUuid:        p.Main.UUID,
-		ShadowHost:        p.Shadow.Host,
-		ShadowDataAddress: shadowAddress,
-		Policy:            Policy(p.Policy),
-		ResyncGeneration:  p.ResyncGeneration,
-		KeepFenced:        p.WasCommitted,
+		Mode:                umbrav1.MainMode(umbrav1.MainMode_value["MAIN_MODE_"+string(drpair.DesiredMain(p))]),
+		Server:              p.Main.Server,
+		ServerUuid:          p.Main.UUID,
+		ShadowHost:          p.Shadow.Host,
+		ShadowDataAddress:   shadow.address,
+		Policy:              Policy(p.Policy),
+		ResyncGeneration:    p.ResyncGeneration,
+		KeepFenced:          p.WasCommitted,
+		ShadowGenerationMin: shadow.least,
 	}
 }
 
-func shadowAssignment(p drpair.Pair) *umbrav1.ShadowAssignment {
+func shadowAssignment(p drpair.Pair, main peer) *umbrav1.ShadowAssignment {
 	mode, attempt := drpair.DesiredShadow(p)
 	assignment := &umbrav1.ShadowAssignment{
 		Mode:                 umbrav1.ShadowMode(umbrav1.ShadowMode_value["SHADOW_MODE_"+string(mode)]),
@@ -45,6 +46,7 @@ func shadowAssignment(p drpair.Pair) *umbrav1.ShadowAssignment {
 		DeletePointsOnResync: p.DeletePointsOnResync,
 		Server:               p.Shadow.Server,
 		DeleteRecoveryPoints: p.DeletePoints,
+		MainGenerationMin:    main.least,
 	}
 	if attempt != nil {
 		assignment.Attempt = &umbrav1.Attempt{Number: attempt.Number, RecoveryPoint: attempt.Point, Force: attempt.Force}

@@ -81,7 +81,7 @@ func (h *hostSession) send(ctx context.Context, stream umbrav1.HostSessionServic
 	assigned := newAssigned(h.host)
 	for {
 		for {
-			set := assigned.next(h.server.Records.ByHost(h.host), h.server.dataAddress)
+			set := assigned.next(h.server.Records.ByHost(h.host), h.server.peer)
 			if set == nil {
 				break
 			}

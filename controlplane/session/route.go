@@ -91,8 +91,10 @@ func (r *router) host(id string) {
 	}
 }
 
-func (r *router) wake(host string) {
-	session := r.server.session(host)
+func (r *router) wake(host string) { r.server.wake(host) }
+
+func (s *Server) wake(host string) {
+	session := s.session(host)
 	if session == nil {
 		return
 	}
@@ -100,6 +102,18 @@ func (r *router) wake(host string) {
 	case session.wake <- struct{}{}:
 	default:
 	}
+}
+
+// PeerChanged tells the hosts that have pairs with this one that other certificates of it count now.
+func (s *Server) PeerChanged(host string) {
+	for _, entry := range s.Records.ByHost(host) {
+		s.wake(entry.Record.Pair.Main.Host)
+		s.wake(entry.Record.Pair.Shadow.Host)
+	}
+}
+
+func (s *Server) peer(host string) peer {
+	return peer{address: s.dataAddress(host), least: s.Least(host)}
 }
 
 func (s *Server) dataAddress(host string) string {

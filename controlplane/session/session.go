@@ -66,6 +66,9 @@ type Config struct {
 	Log       *slog.Logger
 	// PeerHost tells which host the caller's certificate names. Nil where sessions are not authenticated.
 	PeerHost func(context.Context) (string, error)
+	// Least tells the least generation of a host's certificates that counts, for the hosts it has pairs with; they refuse
+	// older ones. Nil where sessions are not authenticated.
+	Least func(host string) uint64
 	// KeepHost stores a host's inventory so that it is known after a restart. It is called at a slow beat.
 	KeepHost func(ctx context.Context, id string, inventory *umbrav1.Host) error
 	// Lease is how long a session may be silent; the host is asked to send something three times as often.
@@ -88,6 +91,9 @@ type Server struct {
 func New(cfg Config) *Server {
 	if cfg.Lease <= 0 {
 		cfg.Lease = leaseDefault
+	}
+	if cfg.Least == nil {
+		cfg.Least = func(string) uint64 { return 0 }
 	}
 	return &Server{Config: cfg, stopping: make(chan struct{}), live: map[string]*hostSession{}}
 }

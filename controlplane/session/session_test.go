@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -356,5 +357,34 @@ func TestAReportOfAnEarlierPairOfTheSameIdIsIgnored(t *testing.T) {
 	}
 	if main, _ := p.observed.Main("pair-1"); main.Epoch != 1 || main.UID != "uid-pair-1" {
 		t.Errorf("the report is %+v", main)
+	}
+}
+
+func TestWhenCertificatesOfAHostAreRevokedItsPeersAreTold(t *testing.T) {
+	var least sync.Map
+	p := start(t, func(cfg *session.Config) {
+		cfg.Least = func(host string) uint64 {
+			value, _ := least.LoadOrStore(host, uint64(1))
+			return value.(uint64)
+		}
+	})
+	p.records.put(pairOf("p", "a", "b"))
+	p.records.put(pairOf("q", "c", "d"))
+	main, shadow := p.connect(t, "a"), p.connect(t, "b")
+	if got := main.set(t).GetAssignments()[0].GetMain().GetShadowGenerationMin(); got != 1 {
+		t.Errorf("at first the main host is told %d", got)
+	}
+	if got := shadow.set(t).GetAssignments()[0].GetShadow().GetMainGenerationMin(); got != 1 {
+		t.Errorf("at first the shadow host is told %d", got)
+	}
+	least.Store("a", uint64(2))
+	p.server.PeerChanged("a")
+	if got := shadow.set(t).GetAssignments()[0].GetShadow().GetMainGenerationMin(); got != 2 {
+		t.Errorf("after the main host was revoked the shadow host is told %d", got)
+	}
+	least.Store("b", uint64(3))
+	p.server.PeerChanged("b")
+	if got := main.set(t).GetAssignments()[0].GetMain().GetShadowGenerationMin(); got != 3 {
+		t.Errorf("after the shadow host was revoked the main host is told %d", got)
 	}
 }

@@ -13,6 +13,10 @@ import "strings"
 //	/umbra/hosts/{host}                       what is worth keeping of a host
 //	/umbra/presence/control-planes/{id}       a control plane that works, for as long as its lease
 //	/umbra/presence/sessions/{host}           which control plane has the host's session, for as long as that one's lease
+//	/umbra/authority                          the authority that signs certificates, its key included
+//	/umbra/identities/{kind}/{name}           which certificates of a host or a client count
+//	/umbra/join-tokens/{id}                   what a join token is good for, until it ends
+//	/umbra/audit/{reversed id}                what somebody did, for auditMemory
 const (
 	root           = "/umbra/"
 	pairs          = root + "pairs/"
@@ -24,6 +28,10 @@ const (
 	presence       = root + "presence/"
 	controlPlanes  = presence + "control-planes/"
 	sessions       = presence + "sessions/"
+	authority      = root + "authority"
+	identities     = root + "identities/"
+	joinTokens     = root + "join-tokens/"
+	audits         = root + "audit/"
 )
 
 func pairKey(id string) string           { return pairs + id }
@@ -31,6 +39,9 @@ func serverKey(host, uuid string) string { return servers + host + "/" + uuid }
 func hostKey(id string) string           { return hosts + id }
 func controlPlaneKey(id string) string   { return controlPlanes + id }
 func sessionKey(host string) string      { return sessions + host }
+func identityKey(subject string) string  { return identities + subject }
+func joinTokenKey(id string) string      { return joinTokens + id }
+func auditKey(id string) string          { return audits + reverse(id) }
 
 func operationKey(id string) string { return operations + reverse(id) }
 

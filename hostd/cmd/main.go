@@ -19,13 +19,17 @@ import (
 
 const description = `The host daemon of Umbra: it runs on each hypervisor, replicates protected servers from it, keeps the shadows of others, and boots them when they are failed over.
 
-Example:
-  umbra-hostd --host-id rack1-node7 --control-plane cp.example.net:7443 --data-listen 10.0.0.7:7444 \
-    --tls-cert host.pem --tls-key host-key.pem --tls-ca ca.pem`
+Examples:
+  # The first time, with a join token, which is in the environment so that other users do not see it. Later without:
+  UMBRA_JOIN_TOKEN=umbra-join-1... umbra-hostd --host-id rack1-node7 --control-plane cp.example.net:7443 --data-listen 10.0.0.7:7444
+
+  # With a certificate that was made by hand, and is replaced by hand:
+  umbra-hostd ... --tls-cert host.pem --tls-key host-key.pem --tls-ca ca.pem`
 
 type flags struct {
-	HostID       string         `help:"This host's id, as in its certificate: lower-case letters, digits and hyphens." required:"" placeholder:"ID"`
+	HostID       string         `help:"This host's id, as in its join token: lower-case letters, digits and hyphens." required:"" placeholder:"ID"`
 	ControlPlane []string       `help:"Address of a control plane. Give it several times when there are several, or a name that stands for all of them." required:"" placeholder:"ADDRESS:PORT"`
+	JoinToken    string         `help:"Token to enrol with. One that was used by this host before is passed over." env:"UMBRA_JOIN_TOKEN" placeholder:"TOKEN"`
 	TLS          identity.Files `embed:"" prefix:"tls-"`
 
 	DataListen  string `help:"Address at which other hosts send their servers' disks." required:"" placeholder:"ADDRESS:PORT"`

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -32,6 +33,7 @@ import (
 const (
 	inventoryEvery = 10 * time.Second
 	ownerTimeout   = 10 * time.Second
+	reloadEvery    = time.Minute
 )
 
 // run wires the parts and works until the context ends.
@@ -41,26 +43,22 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 			return fmt.Errorf("making a folder: %w", err)
 		}
 	}
-	credentials, err := identity.Load(f.TLS)
-	if err != nil {
-		return err
-	}
 	kept, err := journal.Open(f.StateDir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, kept.Close()) }()
+	me, err := enrol(ctx, f, kept, log)
+	if err != nil {
+		return err
+	}
 	hypervisor := libvirt.New(libvirt.Config{Socket: f.LibvirtSocket, Clock: clock.System, Logger: log})
 	defer hypervisor.Close()
-	parts, err := assemble(f, log, credentials, kept, hypervisor, serverOwner(ctx, hypervisor, log))
+	parts, err := assemble(f, log, me, kept, hypervisor, serverOwner(ctx, hypervisor, log))
 	if err != nil {
 		return err
 	}
-	options, err := dialOptions(credentials, identity.ControlPlane())
-	if err != nil {
-		return err
-	}
-	controlPlane, err := session.Dial(f.ControlPlane, options...)
+	controlPlane, err := dialControlPlanes(me.source, f.ControlPlane)
 	if err != nil {
 		return err
 	}
@@ -75,8 +73,9 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	group.Go(func() error { return parts.replica.Run(ctx) })
 	group.Go(func() error { return parts.shadow.Run(ctx) })
 	group.Go(func() error { return parts.main.Run(ctx) })
-	group.Go(func() error { return serve(ctx, f, credentials, parts.replica, log) })
+	group.Go(func() error { return serve(ctx, f, me.source, parts.replica, log) })
 	group.Go(func() error { return talk.Run(ctx) })
+	group.Go(func() error { me.keep(ctx, controlPlane); return nil })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -93,8 +92,8 @@ type parts struct {
 	inventory inventory.Config
 }
 
-func assemble(f flags, log *slog.Logger, credentials *identity.Credentials, kept *journal.Journal, hypervisor *libvirt.Hypervisor, owner *recoverystore.Owner) (*parts, error) {
-	p := &parts{outbox: session.NewOutbox(), main: &mainRole{}}
+func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, hypervisor *libvirt.Hypervisor, owner *recoverystore.Owner) (*parts, error) {
+	p := &parts{outbox: session.NewOutbox(), main: &mainRole{peers: me.peers}}
 	var shadow *shadowserver.Role
 	received, err := replica.New(replica.Config{
 		StoreDir: f.StoreDir, Journal: kept, Clock: clock.System, Log: log,
@@ -112,11 +111,11 @@ func assemble(f flags, log *slog.Logger, credentials *identity.Credentials, kept
 	if err != nil {
 		return nil, err
 	}
-	p.shadow = shadowRole{shadow}
+	p.shadow = shadowRole{shadow, me.peers}
 	p.main.Replicator, err = replicate.New(replicate.Config{
 		RunDir: f.RunDir, Source: hypervisor, Journal: kept, Clock: clock.System, Log: log, Report: p.outbox.Report,
 		Dial: func(_ context.Context, address, host string) (*grpc.ClientConn, error) {
-			return dial(credentials, identity.Host(host), address)
+			return dialAs(me.source, identity.Host(host), address)
 		},
 		Confirmed: p.main.confirmed.Load, CyclesMax: f.CyclesMax, ScratchBytesMax: f.ScratchBytesMax,
 	})
@@ -148,9 +147,11 @@ func serverOwner(ctx context.Context, hypervisor *libvirt.Hypervisor, log *slog.
 	return &recoverystore.Owner{UID: host.ServerUID, GID: host.ServerGID}
 }
 
-// mainRole also knows whether the control plane has confirmed the assignments in this life.
+// mainRole also knows whether the control plane has confirmed the assignments in this life, and sees to it that hosts whose
+// certificates are revoked are cut off.
 type mainRole struct {
 	*replicate.Replicator
+	peers     *identity.Peers
 	confirmed atomic.Bool
 }
 
@@ -158,12 +159,32 @@ func (m *mainRole) Assign(set []*umbrav1.Assignment, live bool) {
 	if live {
 		m.confirmed.Store(true)
 	}
+	cutRevoked(m.peers, set)
 	m.Replicator.Assign(set)
 }
 
-type shadowRole struct{ *shadowserver.Role }
+// shadowRole also sees to it that revoked hosts are cut off, as mainRole does.
+type shadowRole struct {
+	*shadowserver.Role
+	peers *identity.Peers
+}
 
-func (s shadowRole) Assign(set []*umbrav1.Assignment, _ bool) { s.Role.Assign(set) }
+func (s shadowRole) Assign(set []*umbrav1.Assignment, _ bool) {
+	cutRevoked(s.peers, set)
+	s.Role.Assign(set)
+}
+
+// cutRevoked makes revoked certificates of the hosts that the assignments name count no more, at once.
+func cutRevoked(peers *identity.Peers, set []*umbrav1.Assignment) {
+	for _, assignment := range set {
+		if main := assignment.GetMain(); main != nil {
+			peers.Require(identity.HostSubject(main.GetShadowHost()), main.GetShadowGenerationMin())
+		}
+		if shadow := assignment.GetShadow(); shadow != nil {
+			peers.Require(identity.HostSubject(shadow.GetMainHost()), shadow.GetMainGenerationMin())
+		}
+	}
+}
 
 // serverOf tells the name of a pair's server at this host from the kept assignment.
 func serverOf(kept *journal.Journal) func(pair string) string {
@@ -179,25 +200,31 @@ func serverOf(kept *journal.Journal) func(pair string) string {
 	}
 }
 
-func dialOptions(credentials *identity.Credentials, id identity.ID) ([]grpc.DialOption, error) {
-	secure, err := credentials.Dial(id)
+// dialAs is a connection as this host to the part that id names.
+func dialAs(source *identity.Source, id identity.ID, address string) (*grpc.ClientConn, error) {
+	secure, err := source.Dial(id)
 	if err != nil {
 		return nil, err
 	}
-	return append(transport.DialOptions(), grpc.WithTransportCredentials(secure),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true})), nil
-}
-
-func dial(credentials *identity.Credentials, id identity.ID, address string) (*grpc.ClientConn, error) {
-	options, err := dialOptions(credentials, id)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := grpc.NewClient(address, options...)
+	conn, err := grpc.NewClient(address, dialOptions(secure)...)
 	if err != nil {
 		return nil, fmt.Errorf("dialling %s at %s: %w", id, address, err)
 	}
 	return conn, nil
+}
+
+// dialControlPlanes is a connection as this host to all control planes.
+func dialControlPlanes(source *identity.Source, addresses []string) (*grpc.ClientConn, error) {
+	secure, err := source.Dial(identity.ControlPlane())
+	if err != nil {
+		return nil, err
+	}
+	return session.Dial(addresses, dialOptions(secure)...)
+}
+
+func dialOptions(secure credentials.TransportCredentials) []grpc.DialOption {
+	return append(transport.DialOptions(), grpc.WithTransportCredentials(secure),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}))
 }
 
 // peerHost is the host that the caller's certificate names, or "" for a caller that is none.
@@ -209,13 +236,18 @@ func peerHost(ctx context.Context) string {
 	return host
 }
 
+func isHost(id identity.ID) bool {
+	_, ok := id.HostID()
+	return ok
+}
+
 // serve takes in other hosts' replication streams until the context ends.
-func serve(ctx context.Context, f flags, credentials *identity.Credentials, received *replica.Replica, log *slog.Logger) error {
+func serve(ctx context.Context, f flags, source *identity.Source, received *replica.Replica, log *slog.Logger) error {
 	listener, err := net.Listen("tcp", f.DataListen)
 	if err != nil {
 		return fmt.Errorf("listening for replication: %w", err)
 	}
-	options := append(transport.ServerOptions(), grpc.Creds(credentials.Server()),
+	options := append(transport.ServerOptions(), grpc.Creds(source.Server(isHost)),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))
 	server := grpc.NewServer(options...)

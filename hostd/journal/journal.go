@@ -23,6 +23,7 @@ const (
 	Replicate    Kind = "replicate"    // hostd/replicate: checkpoints, what fencing did to the server
 	Replica      Kind = "replica"      // hostd/replica: epochs that are refused
 	ShadowServer Kind = "shadowserver" // hostd/shadowserver: attempts and their overlays
+	Identity     Kind = "identity"     // hostd/enrolment: this host's key and certificate, under one name instead of a pair's
 )
 
 const lockTimeout = 10 * time.Second
@@ -41,7 +42,7 @@ func Open(dir string) (*Journal, error) {
 		return nil, fmt.Errorf("opening the journal %s: %w", path, err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, kind := range []Kind{Assignments, Replicate, Replica, ShadowServer} {
+		for _, kind := range []Kind{Assignments, Replicate, Replica, ShadowServer, Identity} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(kind)); err != nil {
 				return err
 			}

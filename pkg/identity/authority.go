@@ -1,45 +1,44 @@
 package identity
 
 import (
+	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
 	"net/url"
-	"os"
-	"path/filepath"
+	"strconv"
 	"time"
 )
 
 const (
-	authorityLife   = 10 * 365 * 24 * time.Hour
-	certificateLife = 365 * 24 * time.Hour
-	// backdate lets a certificate be used at once on a host whose clock is a little behind.
-	backdate = 5 * time.Minute
+	authorityLife = 10 * 365 * 24 * time.Hour
+	// backdate lets a certificate be used at once on a machine whose clock is behind by less than this.
+	backdate = 10 * time.Minute
 )
 
-// Authority signs the certificates of one installation.
+// Authority signs the certificates of one installation. It is safe for concurrent use.
 type Authority struct {
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	certs []*x509.Certificate // the first signs; the others are trusted as well, for a change of authority
+	key   crypto.Signer
 }
 
-// CAFile is the path of the authority's certificate, which all parts need.
-func (a *Authority) CAFile() string { return filepath.Join(a.dir, "ca.pem") }
-
-// NewAuthority makes an authority whose certificate and key are kept in dir.
-func NewAuthority(dir string, now time.Time) (*Authority, error) {
+// NewAuthority makes an authority.
+func NewAuthority(now time.Time) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making the authority's key: %w", err)
 	}
-	template, err := template(now, authorityLife)
+	template, err := template(now, now.Add(authorityLife))
 	if err != nil {
 		return nil, err
 	}
@@ -55,58 +54,124 @@ func NewAuthority(dir string, now time.Time) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the authority's certificate: %w", err)
 	}
-	authority := &Authority{dir: dir, cert: cert, key: key}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the authority's folder: %w", err)
-	}
-	return authority, write(authority.CAFile(), filepath.Join(dir, "ca-key.pem"), der, key)
+	return &Authority{certs: []*x509.Certificate{cert}, key: key}, nil
 }
 
-// Issue makes a key and a certificate for a part, in dir under the given name. dnsNames are for callers that check
-// host names, such as grpcurl; the parts themselves check the ID.
-func (a *Authority) Issue(dir, name string, id ID, now time.Time, dnsNames ...string) (Files, error) {
-	want, err := id.spiffe()
+// ParseAuthority reads an authority from PEM: its certificate, then further ones that are trusted as well, and its key.
+func ParseAuthority(certs, key []byte) (*Authority, error) {
+	pair, err := tls.X509KeyPair(certs, key)
 	if err != nil {
-		return Files{}, fmt.Errorf("issuing a certificate for %s: %w", id, err)
+		return nil, fmt.Errorf("reading the authority's certificate and key: %w", err)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	signer, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("the authority's key cannot sign")
+	}
+	authority := &Authority{key: signer}
+	for _, der := range pair.Certificate {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("reading the authority's certificates: %w", err)
+		}
+		if !cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
+			return nil, fmt.Errorf("the certificate %q is not one of an authority", cert.Subject)
+		}
+		authority.certs = append(authority.certs, cert)
+	}
+	return authority, nil
+}
+
+// PEM is what ParseAuthority reads. The key is a secret.
+func (a *Authority) PEM() (certs, key []byte, err error) {
+	key, err = keyPEM(a.key)
+	return a.Bundle(), key, err
+}
+
+// Bundle is the certificates that every part trusts, PEM.
+func (a *Authority) Bundle() []byte { return certsPEM(a.certs) }
+
+// Fingerprint is the SHA-256 of the signing certificate, by which a first contact knows it.
+func (a *Authority) Fingerprint() [sha256.Size]byte { return sha256.Sum256(a.certs[0].Raw) }
+
+// Grant is what a certificate says.
+type Grant struct {
+	ID         ID
+	Generation uint64
+	Life       time.Duration
+	// Names are host names and addresses, for callers that check them, such as grpcurl. The parts themselves check the ID.
+	Names []string
+}
+
+// Certify makes a certificate for the key that the request, PEM, was made with. It returns the chain, PEM: that
+// certificate and the authority's. Of the request nothing counts but the key, which it proves to hold.
+func (a *Authority) Certify(request []byte, grant Grant, now time.Time) (chain []byte, notAfter time.Time, err error) {
+	key, err := requestedKey(request)
 	if err != nil {
-		return Files{}, fmt.Errorf("making a key for %s: %w", id, err)
+		return nil, time.Time{}, err
 	}
-	template, err := template(now, certificateLife)
+	want, err := grant.ID.spiffe()
 	if err != nil {
-		return Files{}, err
+		return nil, time.Time{}, fmt.Errorf("certifying %s: %w", grant.ID, err)
 	}
-	template.Subject = pkix.Name{CommonName: name}
-	template.URIs, template.DNSNames = []*url.URL{want.URL()}, dnsNames
+	notAfter = now.Add(grant.Life)
+	if end := a.certs[0].NotAfter; notAfter.After(end) {
+		notAfter = end
+	}
+	template, err := template(now, notAfter)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	template.Subject = pkix.Name{CommonName: grant.ID.Subject(), SerialNumber: strconv.FormatUint(grant.Generation, 10)}
+	template.URIs = []*url.URL{want.URL()}
+	for _, name := range grant.Names {
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+	}
+	template.BasicConstraintsValid = true
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certs[0], key, a.key)
 	if err != nil {
-		return Files{}, fmt.Errorf("making a certificate for %s: %w", id, err)
+		return nil, time.Time{}, fmt.Errorf("certifying %s: %w", grant.ID, err)
 	}
-	files := Files{Cert: filepath.Join(dir, name+".pem"), Key: filepath.Join(dir, name+"-key.pem"), CA: a.CAFile()}
-	return files, write(files.Cert, files.Key, der, key)
+	chain = pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: der})
+	return append(chain, certsPEM(a.certs[:1])...), notAfter, nil
 }
 
-func template(now time.Time, life time.Duration) (*x509.Certificate, error) {
+// Issue makes a key and credentials with it, for a part that lives in this process.
+func (a *Authority) Issue(grant Grant, now time.Time) (*Credentials, error) {
+	key, err := NewKey()
+	if err != nil {
+		return nil, err
+	}
+	request, err := key.Request()
+	if err != nil {
+		return nil, err
+	}
+	chain, _, err := a.Certify(request, grant, now)
+	if err != nil {
+		return nil, err
+	}
+	return key.Credentials(chain, a.Bundle())
+}
+
+func template(now, notAfter time.Time) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, fmt.Errorf("making a serial number: %w", err)
 	}
-	return &x509.Certificate{SerialNumber: serial, NotBefore: now.Add(-backdate), NotAfter: now.Add(life)}, nil
+	return &x509.Certificate{SerialNumber: serial, NotBefore: now.Add(-backdate), NotAfter: notAfter}, nil
 }
 
-func write(certFile, keyFile string, der []byte, key *ecdsa.PrivateKey) error {
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return fmt.Errorf("encoding a key: %w", err)
+const certificateBlock = "CERTIFICATE"
+
+func certsPEM(certs []*x509.Certificate) []byte {
+	var out bytes.Buffer
+	for _, cert := range certs {
+		out.Write(pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: cert.Raw}))
 	}
-	if err := os.MkdirAll(filepath.Dir(certFile), 0o700); err != nil {
-		return fmt.Errorf("making the certificates' folder: %w", err)
-	}
-	return errors.Join(
-		os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600),
-		os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644), //nolint:gosec // a certificate is public
-	)
+	return out.Bytes()
 }

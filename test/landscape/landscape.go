@@ -1,5 +1,5 @@
-// Package landscape brings up all of Umbra on the lab: the control plane, hostd on two libvirt hosts, identities for
-// each, and a client of the API. Tests of the flow, benchmarks and the demo stand on it.
+// Package landscape brings up all of Umbra on the lab: the control plane, hostd on two libvirt hosts, which enrol as hosts
+// do everywhere, and a client of the API. Tests of the flow, benchmarks and the demo stand on it.
 package landscape
 
 import (
@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
-	"github.com/umbra-dr/umbra/pkg/identity"
 	"github.com/umbra-dr/umbra/pkg/lab"
 )
 
@@ -37,6 +36,7 @@ type Landscape struct {
 	Failover   umbrav1.FailoverServiceClient
 	Protection umbrav1.ProtectionServiceClient
 	Hosts      umbrav1.HostServiceClient
+	Identity   umbrav1.IdentityServiceClient
 	conn       *grpc.ClientConn
 }
 
@@ -54,19 +54,11 @@ const (
 
 // Up brings everything up and returns when both hosts are connected.
 func Up(ctx context.Context, cfg Config) (*Landscape, error) {
-	keys, err := os.MkdirTemp("", "umbra-keys-")
-	if err != nil {
-		return nil, fmt.Errorf("making a folder for keys: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(keys) }()
-	if err := issue(keys); err != nil {
-		return nil, err
-	}
 	l, err := lab.Up(ctx, lab.Config{Name: cfg.Name, Dir: cfg.Dir, CacheDir: cfg.CacheDir, Keep: cfg.Keep})
 	if err != nil {
 		return nil, err
 	}
-	up, err := start(ctx, l, cfg, keys)
+	up, err := start(ctx, l, cfg)
 	if err != nil {
 		return nil, errors.Join(err, l.Down(context.WithoutCancel(ctx)))
 	}
@@ -82,62 +74,21 @@ func Attach(dir string) (*Landscape, error) {
 	return connect(l)
 }
 
-// issue makes the authority and a certificate for each part.
-func issue(dir string) error {
-	now := time.Now()
-	authority, err := identity.NewAuthority(dir, now)
-	if err != nil {
-		return err
-	}
-	for name, id := range map[string]identity.ID{
-		"controlplane": identity.ControlPlane(), "client": identity.Client("engineer"),
-		MainHost: identity.Host(MainHost), ShadowHost: identity.Host(ShadowHost),
-	} {
-		if _, err := authority.Issue(dir, name, id, now, "umbra-"+name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func start(ctx context.Context, l *lab.Lab, cfg Config, keys string) (*Landscape, error) {
-	kept := filepath.Join(l.Dir(), "keys")
+func start(ctx context.Context, l *lab.Lab, cfg Config) (*Landscape, error) {
 	// An earlier landscape whose files were kept: this one begins anew.
-	for _, old := range []string{kept, filepath.Join(l.Control.Dir, "state"), filepath.Join(l.Main.Dir, "umbra"), filepath.Join(l.Shadow.Dir, "umbra")} {
+	for _, old := range []string{filepath.Join(l.Control.Dir, "state"), filepath.Join(l.Main.Dir, "umbra"), filepath.Join(l.Shadow.Dir, "umbra")} {
 		if err := os.RemoveAll(old); err != nil {
 			return nil, fmt.Errorf("removing what an earlier landscape has left: %w", err)
 		}
 	}
-	if err := os.CopyFS(kept, os.DirFS(keys)); err != nil {
-		return nil, fmt.Errorf("keeping the keys: %w", err)
-	}
-	tls := func(name string) []string {
-		return []string{
-			"--tls-cert=" + filepath.Join(kept, name+".pem"), "--tls-key=" + filepath.Join(kept, name+"-key.pem"),
-			"--tls-ca=" + filepath.Join(kept, "ca.pem"),
-		}
-	}
 	l.ControlPlane.Configure(lab.Program{
 		Path: filepath.Join(cfg.Binaries, "umbra-controlplane"),
-		Args: append([]string{
+		Args: []string{
 			"--state-dir={dir}/state", "--listen={address}:" + controlPlanePort, "--unix-socket={lab}/api.sock", "--lease=5s",
-		}, tls("controlplane")...),
+		},
 	})
 	if err := l.ControlPlane.Start(ctx); err != nil {
 		return nil, err
-	}
-	for _, host := range []*lab.Host{l.Main, l.Shadow} {
-		args := append([]string{
-			"--host-id={name}", "--control-plane={control-plane}:" + controlPlanePort, "--state-dir={dir}/umbra/state",
-			"--store-dir={dir}/umbra/store", "--servers-dir={dir}/umbra/servers", "--run-dir=/run/umbra",
-			"--data-listen={address}:" + dataPort, "--log-level=DEBUG",
-		}, tls(host.Name)...)
-		host.Hostd.Configure(lab.Program{
-			Path: filepath.Join(cfg.Binaries, "umbra-hostd"), Args: append(args, cfg.HostdArgs...),
-		})
-		if err := host.Hostd.Start(ctx); err != nil {
-			return nil, err
-		}
 	}
 	up, err := connect(l)
 	if err != nil {
@@ -145,12 +96,32 @@ func start(ctx context.Context, l *lab.Lab, cfg Config, keys string) (*Landscape
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
+	for _, host := range []*lab.Host{l.Main, l.Shadow} {
+		if err := up.startHost(ctx, host, cfg); err != nil {
+			return nil, errors.Join(err, up.conn.Close())
+		}
+	}
 	for _, host := range []string{MainHost, ShadowHost} {
 		if err := up.WaitHost(ctx, host, func(h *umbrav1.Host) bool { return h.GetConnected() && h.GetLibvirtVersion() != "" }); err != nil {
 			return nil, errors.Join(err, up.conn.Close())
 		}
 	}
 	return up, nil
+}
+
+// startHost makes a join token for the host and starts its hostd with it. One that is started again has enrolled.
+func (l *Landscape) startHost(ctx context.Context, host *lab.Host, cfg Config) error {
+	joining, err := l.Identity.CreateJoinToken(ctx, &umbrav1.CreateJoinTokenRequest{Host: "hosts/" + host.Name})
+	if err != nil {
+		return fmt.Errorf("making a join token for %s: %w", host.Name, err)
+	}
+	args := []string{
+		"--host-id={name}", "--control-plane={control-plane}:" + controlPlanePort, "--state-dir={dir}/umbra/state",
+		"--store-dir={dir}/umbra/store", "--servers-dir={dir}/umbra/servers", "--run-dir=/run/umbra",
+		"--data-listen={address}:" + dataPort, "--log-level=DEBUG", "--join-token=" + joining.GetToken(),
+	}
+	host.Hostd.Configure(lab.Program{Path: filepath.Join(cfg.Binaries, "umbra-hostd"), Args: append(args, cfg.HostdArgs...)})
+	return host.Hostd.Start(ctx)
 }
 
 func connect(l *lab.Lab) (*Landscape, error) {
@@ -165,6 +136,7 @@ func connect(l *lab.Lab) (*Landscape, error) {
 		Failover:   umbrav1.NewFailoverServiceClient(conn),
 		Protection: umbrav1.NewProtectionServiceClient(conn),
 		Hosts:      umbrav1.NewHostServiceClient(conn),
+		Identity:   umbrav1.NewIdentityServiceClient(conn),
 	}, nil
 }
 

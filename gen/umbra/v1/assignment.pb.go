@@ -451,9 +451,11 @@ type MainAssignment struct {
 	ResyncGeneration uint64 `protobuf:"varint,7,opt,name=resync_generation,json=resyncGeneration,proto3" json:"resync_generation,omitempty"`
 	// For RELEASE: the shadow server has become the primary server, so what fencing did to the main server stays, and
 	// it is not started with its host again.
-	KeepFenced    bool `protobuf:"varint,8,opt,name=keep_fenced,json=keepFenced,proto3" json:"keep_fenced,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	KeepFenced bool `protobuf:"varint,8,opt,name=keep_fenced,json=keepFenced,proto3" json:"keep_fenced,omitempty"`
+	// The least generation of the shadow host's certificates that counts. Older ones are revoked.
+	ShadowGenerationMin uint64 `protobuf:"varint,9,opt,name=shadow_generation_min,json=shadowGenerationMin,proto3" json:"shadow_generation_min,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *MainAssignment) Reset() {
@@ -542,6 +544,13 @@ func (x *MainAssignment) GetKeepFenced() bool {
 	return false
 }
 
+func (x *MainAssignment) GetShadowGenerationMin() uint64 {
+	if x != nil {
+		return x.ShadowGenerationMin
+	}
+	return 0
+}
+
 // ShadowAssignment is the shadow host's part.
 type ShadowAssignment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -561,8 +570,10 @@ type ShadowAssignment struct {
 	Attempt *Attempt `protobuf:"bytes,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// For COMMIT: delete all points once no disk depends on them.
 	DeleteRecoveryPoints bool `protobuf:"varint,8,opt,name=delete_recovery_points,json=deleteRecoveryPoints,proto3" json:"delete_recovery_points,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// The least generation of the main host's certificates that counts. Older ones are revoked.
+	MainGenerationMin uint64 `protobuf:"varint,9,opt,name=main_generation_min,json=mainGenerationMin,proto3" json:"main_generation_min,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ShadowAssignment) Reset() {
@@ -649,6 +660,13 @@ func (x *ShadowAssignment) GetDeleteRecoveryPoints() bool {
 		return x.DeleteRecoveryPoints
 	}
 	return false
+}
+
+func (x *ShadowAssignment) GetMainGenerationMin() uint64 {
+	if x != nil {
+		return x.MainGenerationMin
+	}
+	return 0
 }
 
 // Attempt is one boot of the shadow server from one point. A number is never used for two points.
@@ -1099,7 +1117,7 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\x04main\x18\x05 \x01(\v2\x18.umbra.v1.MainAssignmentH\x00R\x04main\x124\n" +
 	"\x06shadow\x18\x06 \x01(\v2\x1a.umbra.v1.ShadowAssignmentH\x00R\x06shadow\x12\x1e\n" +
 	"\vdr_pair_uid\x18\a \x01(\tR\tdrPairUidB\x06\n" +
-	"\x04role\"\xba\x02\n" +
+	"\x04role\"\xee\x02\n" +
 	"\x0eMainAssignment\x12&\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x12.umbra.v1.MainModeR\x04mode\x12\x16\n" +
 	"\x06server\x18\x02 \x01(\tR\x06server\x12\x1f\n" +
@@ -1111,7 +1129,8 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\x06policy\x18\x06 \x01(\v2\x10.umbra.v1.PolicyR\x06policy\x12+\n" +
 	"\x11resync_generation\x18\a \x01(\x04R\x10resyncGeneration\x12\x1f\n" +
 	"\vkeep_fenced\x18\b \x01(\bR\n" +
-	"keepFenced\"\xe2\x02\n" +
+	"keepFenced\x122\n" +
+	"\x15shadow_generation_min\x18\t \x01(\x04R\x13shadowGenerationMin\"\x92\x03\n" +
 	"\x10ShadowAssignment\x12(\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x14.umbra.v1.ShadowModeR\x04mode\x12\x1b\n" +
 	"\tmain_host\x18\x02 \x01(\tR\bmainHost\x12(\n" +
@@ -1120,7 +1139,8 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\x17delete_points_on_resync\x18\x05 \x01(\bR\x14deletePointsOnResync\x12\x16\n" +
 	"\x06server\x18\x06 \x01(\tR\x06server\x12+\n" +
 	"\aattempt\x18\a \x01(\v2\x11.umbra.v1.AttemptR\aattempt\x124\n" +
-	"\x16delete_recovery_points\x18\b \x01(\bR\x14deleteRecoveryPoints\"^\n" +
+	"\x16delete_recovery_points\x18\b \x01(\bR\x14deleteRecoveryPoints\x12.\n" +
+	"\x13main_generation_min\x18\t \x01(\x04R\x11mainGenerationMin\"^\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
 	"\x0erecovery_point\x18\x02 \x01(\tR\rrecoveryPoint\x12\x14\n" +

@@ -141,12 +141,16 @@ const (
 	ErrorReason_ERROR_REASON_SERVER_NOT_PROTECTABLE ErrorReason = 27
 	// A resource of this name exists.
 	ErrorReason_ERROR_REASON_ALREADY_EXISTS ErrorReason = 28
-	// The caller's certificate does not allow the call.
+	// The caller is known and may not make the call.
 	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 29
 	// Changes of a disk are not tracked, so each cycle reads all of it.
 	ErrorReason_ERROR_REASON_CHANGES_NOT_TRACKED ErrorReason = 30
 	// The shadow host has a server of that name.
 	ErrorReason_ERROR_REASON_SERVER_NAME_TAKEN ErrorReason = 31
+	// The caller shows neither a certificate nor a token that is valid.
+	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 32
+	// The join token is not valid: unknown, ended, or used.
+	ErrorReason_ERROR_REASON_JOIN_TOKEN_INVALID ErrorReason = 33
 )
 
 // Enum value maps for ErrorReason.
@@ -184,6 +188,8 @@ var (
 		29: "ERROR_REASON_PERMISSION_DENIED",
 		30: "ERROR_REASON_CHANGES_NOT_TRACKED",
 		31: "ERROR_REASON_SERVER_NAME_TAKEN",
+		32: "ERROR_REASON_UNAUTHENTICATED",
+		33: "ERROR_REASON_JOIN_TOKEN_INVALID",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -218,6 +224,8 @@ var (
 		"ERROR_REASON_PERMISSION_DENIED":       29,
 		"ERROR_REASON_CHANGES_NOT_TRACKED":     30,
 		"ERROR_REASON_SERVER_NAME_TAKEN":       31,
+		"ERROR_REASON_UNAUTHENTICATED":         32,
+		"ERROR_REASON_JOIN_TOKEN_INVALID":      33,
 	}
 )
 
@@ -471,7 +479,7 @@ const file_umbra_v1_failure_proto_rawDesc = "" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tSIDE_MAIN\x10\x01\x12\x0f\n" +
 	"\vSIDE_SHADOW\x10\x02\x12\x16\n" +
-	"\x12SIDE_CONTROL_PLANE\x10\x03*\xd0\b\n" +
+	"\x12SIDE_CONTROL_PLANE\x10\x03*\x97\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x12\x1a\n" +
@@ -505,7 +513,9 @@ const file_umbra_v1_failure_proto_rawDesc = "" +
 	"\x1bERROR_REASON_ALREADY_EXISTS\x10\x1c\x12\"\n" +
 	"\x1eERROR_REASON_PERMISSION_DENIED\x10\x1d\x12$\n" +
 	" ERROR_REASON_CHANGES_NOT_TRACKED\x10\x1e\x12\"\n" +
-	"\x1eERROR_REASON_SERVER_NAME_TAKEN\x10\x1f*\xcd\x02\n" +
+	"\x1eERROR_REASON_SERVER_NAME_TAKEN\x10\x1f\x12 \n" +
+	"\x1cERROR_REASON_UNAUTHENTICATED\x10 \x12#\n" +
+	"\x1fERROR_REASON_JOIN_TOKEN_INVALID\x10!*\xcd\x02\n" +
 	"\bStepKind\x12\x19\n" +
 	"\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aSTEP_KIND_STOP_REPLICATION\x10\x01\x12\x18\n" +

@@ -1,0 +1,54 @@
+package access
+
+// Permission is what a method needs of its caller.
+type Permission int
+
+// The permissions. All but the first five are given by roles.
+const (
+	Nothing      Permission = iota // refused to everybody: a method that nobody has thought about
+	Anyone                         // also who shows nothing: the method says nothing, or looks for itself who calls
+	HostOnly                       // hostd
+	PlaneOnly                      // another control plane on the same etcd
+	Joining                        // who shows a join token that is valid
+	Read                           // look at pairs, points, operations and hosts
+	Diagnose                       // get support bundles, which hold logs and definitions of servers
+	FailOver                       // what the day of a failover asks for
+	Protect                        // make and change pairs
+	DeletePair                     // end a protection, with all its points
+	DeletePoints                   // delete recovery points by failing over, beside what the method itself needs
+	Enrol                          // let hosts and people in, and take that back
+	ReadAudit                      // read the audit log
+)
+
+// Role is a set of permissions.
+type Role string
+
+// The roles, as they are written in certificates and, behind a prefix, in tokens.
+const (
+	Viewer        Role = "viewer"
+	Operator      Role = "operator"
+	Administrator Role = "administrator"
+)
+
+// ParseRole reads a role.
+func ParseRole(word string) (Role, bool) {
+	switch role := Role(word); role {
+	case Viewer, Operator, Administrator:
+		return role, true
+	default:
+		return "", false
+	}
+}
+
+func (r Role) grants(needs Permission) bool {
+	switch needs {
+	case Read:
+		return r == Viewer || r == Operator || r == Administrator
+	case Diagnose, FailOver:
+		return r == Operator || r == Administrator
+	case Protect, DeletePair, DeletePoints, Enrol, ReadAudit:
+		return r == Administrator
+	default:
+		return false
+	}
+}
