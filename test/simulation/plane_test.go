@@ -16,6 +16,7 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/api"
 	"github.com/umbra-dr/umbra/controlplane/observed"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
+	"github.com/umbra-dr/umbra/controlplane/registry"
 	cpsession "github.com/umbra-dr/umbra/controlplane/session"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -23,6 +24,9 @@ import (
 
 // lease is how long a session may be silent, of the world's time.
 const lease = time.Minute
+
+// presenceTTL is how long a control plane keeps its sessions when it is not heard of, by etcd's clock, which is ours.
+const presenceTTL = 30 * time.Second
 
 // within is a client that sees only keys of its own, so that many worlds share one etcd.
 func within(ctx context.Context, etcd *clientv3.Client, prefix string) *clientv3.Client {
@@ -51,8 +55,9 @@ func startPlane(etcd *clientv3.Client, network *network, clock fastClock, log *s
 		}
 		hosts.Know(record.ID, inventory, record.Time, clock.Now())
 	}
+	present := registry.New(registry.Config{Store: records, Observed: hosts, Clock: clock, Log: log, TTL: presenceTTL})
 	sessions := cpsession.New(cpsession.Config{
-		Records: cache, Observed: hosts, Clock: clock, Log: log, Lease: lease,
+		Records: cache, Observed: hosts, Registry: present, Clock: clock, Log: log, Lease: lease,
 		KeepHost: func(ctx context.Context, id string, inventory *umbrav1.Host) error {
 			data, err := proto.Marshal(inventory)
 			if err != nil {
@@ -62,7 +67,7 @@ func startPlane(etcd *clientv3.Client, network *network, clock fastClock, log *s
 		},
 	})
 	engine := reconcile.New(reconcile.Config{
-		Store: records, Records: cache, Observed: hosts, Clock: clock, Log: log, UnreachableAfter: lease,
+		Store: records, Records: cache, Observed: hosts, Self: present.Self(), Clock: clock, Log: log, UnreachableAfter: lease,
 	})
 	deps := api.Deps{Store: records, Cache: cache, Engine: engine, Observed: hosts, Hosts: sessions, Clock: clock, Log: log}
 	server := grpc.NewServer(api.Interceptors(deps)...)
@@ -70,7 +75,9 @@ func startPlane(etcd *clientv3.Client, network *network, clock fastClock, log *s
 	umbrav1.RegisterHostSessionServiceServer(server, sessions)
 	var work sync.WaitGroup
 	work.Go(func() { _ = cache.Run(ctx) })
+	work.Go(func() { _ = present.Run(ctx) })
 	<-cache.Ready()
+	<-present.Ready()
 	work.Go(func() { _ = engine.Run(ctx) })
 	work.Go(func() { _ = sessions.Run(ctx) })
 	listener := network.listen(planePlace)
