@@ -77,11 +77,10 @@ test-unit: ## Run the tests that need neither root nor libvirt
 	go test -short -p $(TEST_PARALLEL) -timeout 10m $$(go list ./... | grep -vE '/umbra/($(NEEDS_ROOT))(/|$$)')
 
 # CYCLES and MINUTES bound it, 0 meaning no bound; SEED 0 draws one. What breaks a promise is repeated with the seed it prints.
-CYCLES ?= 0
-MINUTES ?= $(if $(filter 0,$(CYCLES)),10,0)
-SEED ?= 0
-FIRST ?= 1
-
+chaos: CYCLES ?= 0
+chaos: MINUTES ?= $(if $(filter 0,$(CYCLES)),10,0)
+chaos: SEED ?= 0
+chaos: FIRST ?= 1
 .PHONY: chaos
 chaos: packages build ## Break it on purpose on real libvirt hosts and check every promise (root); CYCLES=, MINUTES=, SEED=
 	$(GO_BUILD) -o $(BIN)/umbra-chaos ./test/chaos/umbra-chaos
@@ -93,11 +92,11 @@ compiler:
 	@echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1 || \
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
 
-CYCLES ?= 1000
-MINUTES ?= 0
-SEED ?= 1
 SIMULATION_LOGS := build/simulation
 
+simulate: CYCLES ?= 1000
+simulate: MINUTES ?= 0
+simulate: SEED ?= 1
 .PHONY: simulate
 simulate: ## Run seeded rounds of requests and faults on a simulated hypervisor: CYCLES, MINUTES, SEED
 	@mkdir -p $(SIMULATION_LOGS)
