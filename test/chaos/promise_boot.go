@@ -36,10 +36,10 @@ func (w *world) holds(m moment, report ledger.Report) error {
 	if !report.Intact() {
 		return fmt.Errorf("the ledger of %s is not whole: %+v", m.point, report)
 	}
-	if must := w.announced.by(m.begun); report.Last < must {
+	if must := w.announced.By(m.begun); report.Last < must {
 		return fmt.Errorf("%s was begun after record %d had been announced, and holds only %d", m.point, must, report.Last)
 	}
-	if most := w.announced.by(m.complete.Add(seenLate)) + 1; report.Last > most {
+	if most := w.announced.By(m.complete.Add(seenLate)) + 1; report.Last > most {
 		return fmt.Errorf("%s was complete when record %d was being written, and holds %d", m.point, most, report.Last)
 	}
 	return nil

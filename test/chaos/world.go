@@ -30,8 +30,8 @@ type world struct {
 
 	unbounded bool // the stores' file systems are the computer's own
 
-	announced *announcements // what the main server has flushed, and when that was seen
-	stop      func()         // ends the following of its console
+	announced *landscape.Announcements // what the main server has flushed, and when that was seen
+	stop      func()                   // ends the following of its console
 
 	now     Cycle
 	act     act
@@ -78,7 +78,7 @@ func newWorld(ctx context.Context, cfg Config) (w *world, err error) {
 	if err := w.Main.DefineGuest(ctx, guestSpec()); err != nil {
 		return w, err
 	}
-	w.announced, w.stop = follow(ctx, w.Main.Console(guest))
+	w.announced, w.stop = landscape.FollowAnnouncements(ctx, w.Main.Console(guest))
 	if _, err := w.Main.StartGuest(ctx, guest, startTimeout); err != nil {
 		return w, err
 	}

@@ -1,66 +1,19 @@
 package flow_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/lab"
-	"github.com/umbra-dr/umbra/pkg/lab/ledger"
+	"github.com/umbra-dr/umbra/test/landscape"
 )
-
-// announcements notes when each record was seen on the main server's console.
-type announcements struct {
-	mu   sync.Mutex
-	seen []seen
-}
-
-type seen struct {
-	at   time.Time
-	last uint64
-}
-
-// by is the last record that had been seen by then.
-func (a *announcements) by(then time.Time) uint64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var last uint64
-	for _, entry := range a.seen {
-		if entry.at.After(then) {
-			break
-		}
-		last = entry.last
-	}
-	return last
-}
-
-// noteAnnouncements follows the main server's console until the test ends.
-func (w *world) noteAnnouncements() *announcements {
-	notes := &announcements{}
-	out := &lines{each: func(line string) {
-		var number uint64
-		if _, err := fmt.Sscanf(line, ledger.Prefix+"record %d", &number); err == nil {
-			notes.mu.Lock()
-			defer notes.mu.Unlock()
-			notes.seen = append(notes.seen, seen{time.Now(), number})
-		}
-	}}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = w.Main.Console(guest).Follow(w.t.Context(), out) // ends with the test
-	}()
-	w.t.Cleanup(func() { <-done })
-	return notes
-}
 
 // slack is how late this test may see on the console what the guest has written: a loaded machine is slow.
 const slack = 2 * time.Second
@@ -70,7 +23,8 @@ const slack = 2 * time.Second
 func TestTenRandomPointsHoldExactlyWhatTheyMust(t *testing.T) {
 	w := newWorld(t)
 	w.boot(lab.GuestSpec{})
-	notes := w.noteAnnouncements()
+	notes, stop := landscape.FollowAnnouncements(t.Context(), w.Main.Console(guest))
+	t.Cleanup(stop)
 	w.protect(nil)
 	points := w.waitPoints(25)
 	if err := w.Main.Kill(w.ctx()); err != nil {
@@ -84,10 +38,10 @@ func TestTenRandomPointsHoldExactlyWhatTheyMust(t *testing.T) {
 			boot, first = w.failover, false
 		}
 		found := boot(point.GetName())
-		if must := notes.by(point.GetPointTime().AsTime()); found.Last < must {
+		if must := notes.By(point.GetPointTime().AsTime()); found.Last < must {
 			t.Errorf("%s was begun after record %d had been announced, and holds only %d", point.GetName(), must, found.Last)
 		}
-		if most := notes.by(point.GetCompleteTime().AsTime().Add(slack)) + 1; found.Last > most {
+		if most := notes.By(point.GetCompleteTime().AsTime().Add(slack)) + 1; found.Last > most {
 			t.Errorf("%s was complete when record %d was being written, and holds %d", point.GetName(), most, found.Last)
 		}
 	}
@@ -189,23 +143,4 @@ func between(t *testing.T, text, after, before string) string {
 		t.Fatalf("no %q…%q in %s", after, before, text)
 	}
 	return found
-}
-
-// lines hands each complete line that is written to it on.
-type lines struct {
-	pending bytes.Buffer
-	each    func(string)
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.pending.Write(p)
-	for {
-		line, err := l.pending.ReadString('\n')
-		if err != nil {
-			l.pending.Reset()
-			l.pending.WriteString(line)
-			return len(p), nil
-		}
-		l.each(strings.TrimRight(line, "\r\n"))
-	}
 }

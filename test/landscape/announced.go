@@ -1,4 +1,4 @@
-package chaos
+package landscape
 
 import (
 	"bytes"
@@ -12,9 +12,9 @@ import (
 	"github.com/umbra-dr/umbra/pkg/lab/ledger"
 )
 
-// announcements are the records that the main server said it had flushed, each with the moment at which that was seen.
-// Its disks are never taken back, so the numbers only rise.
-type announcements struct {
+// Announcements are the records that a server said it had flushed, each with the moment at which that was seen. It is
+// safe for concurrent use. The server's disks are never taken back, so the numbers only rise.
+type Announcements struct {
 	mu   sync.Mutex
 	seen []announcement
 }
@@ -24,8 +24,8 @@ type announcement struct {
 	last uint64
 }
 
-// by is the last record that had been seen by then.
-func (a *announcements) by(then time.Time) uint64 {
+// By is the last record that had been seen by then.
+func (a *Announcements) By(then time.Time) uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var last uint64
@@ -38,7 +38,7 @@ func (a *announcements) by(then time.Time) uint64 {
 	return last
 }
 
-func (a *announcements) take(line string) {
+func (a *Announcements) take(line string) {
 	var number uint64
 	if _, err := fmt.Sscanf(line, ledger.Prefix+"record %d", &number); err != nil {
 		return
@@ -48,9 +48,9 @@ func (a *announcements) take(line string) {
 	a.seen = append(a.seen, announcement{time.Now(), number})
 }
 
-// follow notes what the console announces until stop is called.
-func follow(ctx context.Context, log *console.Console) (a *announcements, stop func()) {
-	a = &announcements{}
+// FollowAnnouncements notes what the console announces until stop is called, which waits for the end.
+func FollowAnnouncements(ctx context.Context, log *console.Console) (a *Announcements, stop func()) {
+	a = &Announcements{}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	go func() {
