@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"strings"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
+	"github.com/umbra-dr/umbra/controlplane/refusal"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
@@ -72,7 +72,7 @@ func (g *Guard) unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 	}
 	end, err := g.Audit.Begin(ctx, caller, info.FullMethod, request)
 	if err != nil {
-		return nil, refusal(codes.Unavailable, umbrav1.ErrorReason_ERROR_REASON_INTERNAL,
+		return nil, refusal.New(codes.Unavailable, umbrav1.ErrorReason_ERROR_REASON_INTERNAL, nil,
 			"nothing is changed that the audit log cannot take: "+err.Error())
 	}
 	response, err := handler(ctx, request)
@@ -93,16 +93,10 @@ func (g *Guard) stream(server any, stream grpc.ServerStream, info *grpc.StreamSe
 	if err != nil {
 		return err
 	}
-	return handler(server, &knownStream{ServerStream: stream, ctx: With(stream.Context(), caller)})
+	known := middleware.WrapServerStream(stream)
+	known.WrappedContext = With(stream.Context(), caller)
+	return handler(server, known)
 }
-
-// knownStream is a stream of a known caller.
-type knownStream struct {
-	grpc.ServerStream
-	ctx context.Context // a stream's is part of it
-}
-
-func (s *knownStream) Context() context.Context { return s.ctx }
 
 // authenticate finds out who calls: by the socket, then by the certificate, then by the token. Whoever shows none of them
 // is nobody; whoever shows something that is not valid is refused, also where nobody may call.
@@ -124,7 +118,7 @@ func (g *Guard) authenticate(ctx context.Context) (Caller, error) {
 		caller, err = g.Tokens.Verify(ctx, token)
 	}
 	if err != nil {
-		return nobody, refusal(codes.Unauthenticated, umbrav1.ErrorReason_ERROR_REASON_UNAUTHENTICATED, err.Error())
+		return nobody, refusal.New(codes.Unauthenticated, umbrav1.ErrorReason_ERROR_REASON_UNAUTHENTICATED, nil, err.Error())
 	}
 	return caller, nil
 }
@@ -139,7 +133,7 @@ func (g *Guard) joining(ctx context.Context, request any) (Caller, error) {
 	host, valid, err := g.Joins.Judge(ctx, asked.GetToken(), asked.GetCertificateSigningRequest())
 	switch {
 	case err != nil:
-		return nobody, refusal(codes.Unavailable, umbrav1.ErrorReason_ERROR_REASON_INTERNAL, "join tokens cannot be judged now: "+err.Error())
+		return nobody, refusal.New(codes.Unavailable, umbrav1.ErrorReason_ERROR_REASON_INTERNAL, nil, "join tokens cannot be judged now: "+err.Error())
 	case !valid:
 		return nobody, BadJoinToken()
 	default:
@@ -150,7 +144,7 @@ func (g *Guard) joining(ctx context.Context, request any) (Caller, error) {
 // BadJoinToken is the error for who shows a join token that is not valid. It does not say why: who has none need not
 // know whether it exists.
 func BadJoinToken() error {
-	return refusal(codes.PermissionDenied, umbrav1.ErrorReason_ERROR_REASON_JOIN_TOKEN_INVALID,
+	return refusal.New(codes.PermissionDenied, umbrav1.ErrorReason_ERROR_REASON_JOIN_TOKEN_INVALID, nil,
 		"the join token is not valid: it is unknown, has ended, or has been used. An administrator can make a new one")
 }
 
@@ -168,26 +162,15 @@ func authorize(caller Caller, method string, needs ...Permission) error {
 		switch {
 		case caller.may(need):
 		case caller.Kind == Nobody:
-			return refusal(codes.Unauthenticated, umbrav1.ErrorReason_ERROR_REASON_UNAUTHENTICATED,
+			return refusal.New(codes.Unauthenticated, umbrav1.ErrorReason_ERROR_REASON_UNAUTHENTICATED, nil,
 				method+" needs a client certificate or a bearer token")
 		case need == DeletePoints:
-			return refusal(codes.PermissionDenied, umbrav1.ErrorReason_ERROR_REASON_PERMISSION_DENIED,
+			return refusal.New(codes.PermissionDenied, umbrav1.ErrorReason_ERROR_REASON_PERMISSION_DENIED, nil,
 				caller.Name+" may not delete recovery points")
 		default:
-			return refusal(codes.PermissionDenied, umbrav1.ErrorReason_ERROR_REASON_PERMISSION_DENIED,
+			return refusal.New(codes.PermissionDenied, umbrav1.ErrorReason_ERROR_REASON_PERMISSION_DENIED, nil,
 				caller.Name+" may not call "+method)
 		}
 	}
 	return nil
-}
-
-func refusal(code codes.Code, reason umbrav1.ErrorReason, message string) error {
-	plain := status.New(code, message)
-	made, err := plain.WithDetails(&errdetails.ErrorInfo{
-		Domain: "umbra", Reason: strings.TrimPrefix(reason.String(), "ERROR_REASON_"),
-	})
-	if err != nil { // only text that is not UTF-8
-		return plain.Err()
-	}
-	return made.Err()
 }

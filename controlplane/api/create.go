@@ -10,6 +10,7 @@ import (
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/observed"
+	"github.com/umbra-dr/umbra/controlplane/refusal"
 	"github.com/umbra-dr/umbra/controlplane/session"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -121,7 +122,7 @@ func (s *protectionService) inventory(ctx context.Context, id string, reason umb
 	case !ok:
 		return host, notFound(typeHost, hostName(id))
 	case host.Inventory == nil:
-		return host, newError(codes.Unavailable, reason, metadata{"host": hostName(id)}, hostName(id)+" has not said yet what it has: try again in a moment")
+		return host, refusal.New(codes.Unavailable, reason, refusal.Metadata{"host": hostName(id)}, hostName(id)+" has not said yet what it has: try again in a moment")
 	default:
 		return host, nil
 	}
@@ -140,7 +141,7 @@ func serverNamed(host observed.Host, name string) *umbrav1.Server {
 func protectable(p *drpair.Pair, server *umbrav1.Server) error {
 	name := serverName(p.Main.Host, p.Main.Server)
 	refuse := func(message string) error {
-		return precondition(umbrav1.ErrorReason_ERROR_REASON_SERVER_NOT_PROTECTABLE, name, metadata{"server": name}, message,
+		return precondition(umbrav1.ErrorReason_ERROR_REASON_SERVER_NOT_PROTECTABLE, name, refusal.Metadata{"server": name}, message,
 			resourceInfo(typeServer, name, "It cannot be protected."))
 	}
 	for _, condition := range server.GetConditions() {

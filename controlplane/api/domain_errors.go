@@ -12,6 +12,7 @@ import (
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
+	"github.com/umbra-dr/umbra/controlplane/refusal"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
@@ -30,11 +31,11 @@ func pairError(pair string, err error) error {
 	case errors.As(err, &refused):
 		return notAllowed(pair, refused)
 	case errors.Is(err, reconcile.ErrETag):
-		return newError(codes.Aborted, umbrav1.ErrorReason_ERROR_REASON_ETAG_MISMATCH, metadata{"dr_pair": name},
+		return refusal.New(codes.Aborted, umbrav1.ErrorReason_ERROR_REASON_ETAG_MISMATCH, refusal.Metadata{"dr_pair": name},
 			name+" has changed since it was read: read it again and decide again")
 	case errors.As(err, &exists):
-		return newError(codes.AlreadyExists, umbrav1.ErrorReason_ERROR_REASON_ALREADY_EXISTS,
-			metadata{"dr_pair": pairName(exists.Pair)}, pairName(exists.Pair)+" exists already",
+		return refusal.New(codes.AlreadyExists, umbrav1.ErrorReason_ERROR_REASON_ALREADY_EXISTS,
+			refusal.Metadata{"dr_pair": pairName(exists.Pair)}, pairName(exists.Pair)+" exists already",
 			resourceInfo(typePair, pairName(exists.Pair), "It exists already."))
 	case errors.As(err, &protected):
 		return alreadyProtected(protected.Pair)
@@ -44,8 +45,8 @@ func pairError(pair string, err error) error {
 }
 
 func alreadyProtected(pair string) error {
-	return newError(codes.AlreadyExists, umbrav1.ErrorReason_ERROR_REASON_ALREADY_PROTECTED,
-		metadata{"dr_pair": pairName(pair)}, "the server is protected already, by "+pairName(pair),
+	return refusal.New(codes.AlreadyExists, umbrav1.ErrorReason_ERROR_REASON_ALREADY_PROTECTED,
+		refusal.Metadata{"dr_pair": pairName(pair)}, "the server is protected already, by "+pairName(pair),
 		resourceInfo(typePair, pairName(pair), "It protects this server."))
 }
 
@@ -55,7 +56,7 @@ func notAllowed(pair string, refused *drpair.NotAllowedError) error {
 	for i, action := range refused.Allowed {
 		allowed[i] = string(action)
 	}
-	info := metadata{
+	info := refusal.Metadata{
 		"dr_pair": pairName(pair), "state": string(refused.State), "allowed_actions": strings.Join(allowed, ","),
 		"action": string(refused.Action),
 	}
@@ -79,20 +80,20 @@ func leftOver(err error) error {
 	case hasInfo(err), status.Code(err) == codes.Unauthenticated, status.Code(err) == codes.PermissionDenied:
 		return err
 	case errors.As(err, &reused):
-		return newError(codes.InvalidArgument, umbrav1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED, nil, reused.Error(),
+		return refusal.New(codes.InvalidArgument, umbrav1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED, nil, reused.Error(),
 			&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{
 				Field: "request_id", Description: "It was used for another request.",
 			}}})
 	case errors.Is(err, store.ErrConflict):
-		return newError(codes.Aborted, umbrav1.ErrorReason_ERROR_REASON_ETAG_MISMATCH, nil,
+		return refusal.New(codes.Aborted, umbrav1.ErrorReason_ERROR_REASON_ETAG_MISMATCH, nil,
 			"others kept changing the same pair: try again")
 	case errors.Is(err, context.Canceled), status.Code(err) == codes.Canceled:
 		return status.Error(codes.Canceled, "the caller has gone")
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
-		return newError(codes.DeadlineExceeded, umbrav1.ErrorReason_ERROR_REASON_DEADLINE, nil,
+		return refusal.New(codes.DeadlineExceeded, umbrav1.ErrorReason_ERROR_REASON_DEADLINE, nil,
 			"the request was not done by its deadline")
 	case status.Code(err) == codes.Unavailable, errors.As(err, &etcd) && etcd.Code() == codes.Unavailable:
-		return newError(codes.Unavailable, umbrav1.ErrorReason_ERROR_REASON_INTERNAL, nil,
+		return refusal.New(codes.Unavailable, umbrav1.ErrorReason_ERROR_REASON_INTERNAL, nil,
 			"the control plane cannot reach its state now: "+err.Error())
 	default:
 		return internal(err)
@@ -106,7 +107,7 @@ func hasInfo(err error) bool {
 		return false
 	}
 	for _, detail := range made.Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == errorDomain {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == refusal.Domain {
 			return true
 		}
 	}

@@ -6,34 +6,11 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/umbra-dr/umbra/controlplane/refusal"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
-
-// errorDomain is the domain of every ErrorInfo.
-const errorDomain = "umbra"
-
-// metadata are the details of an ErrorInfo by key.
-type metadata map[string]string
-
-// newError makes the status that a caller gets.
-func newError(code codes.Code, reason umbrav1.ErrorReason, info metadata, message string, details ...protoadapt.MessageV1) error {
-	all := append([]protoadapt.MessageV1{&errdetails.ErrorInfo{
-		Reason: reasonWord(reason), Domain: errorDomain, Metadata: info,
-	}}, details...)
-	plain := status.New(code, message)
-	detailed, err := plain.WithDetails(all...)
-	if err != nil { // only a detail that cannot be marshalled, such as text that is not UTF-8
-		return plain.Err()
-	}
-	return detailed.Err()
-}
-
-func reasonWord(reason umbrav1.ErrorReason) string {
-	return strings.TrimPrefix(reason.String(), reasonPrefix)
-}
 
 // invalid says that a field of the request is not valid.
 func invalid(field, format string, args ...any) error {
@@ -45,13 +22,13 @@ func invalidFields(violations ...*errdetails.BadRequest_FieldViolation) error {
 	for i, violation := range violations {
 		texts[i] = violation.GetField() + ": " + violation.GetDescription()
 	}
-	return newError(codes.InvalidArgument, umbrav1.ErrorReason_ERROR_REASON_INVALID_FIELD, nil,
+	return refusal.New(codes.InvalidArgument, umbrav1.ErrorReason_ERROR_REASON_INVALID_FIELD, nil,
 		"invalid request: "+strings.Join(texts, "; "), &errdetails.BadRequest{FieldViolations: violations})
 }
 
 // notFound says that a named resource does not exist.
 func notFound(resourceType, name string) error {
-	return newError(codes.NotFound, umbrav1.ErrorReason_ERROR_REASON_NOT_FOUND, nil, name+" does not exist",
+	return refusal.New(codes.NotFound, umbrav1.ErrorReason_ERROR_REASON_NOT_FOUND, nil, name+" does not exist",
 		resourceInfo(resourceType, name, "It does not exist."))
 }
 
@@ -60,14 +37,14 @@ func resourceInfo(resourceType, name, description string) *errdetails.ResourceIn
 }
 
 // precondition says that something must change before the request can succeed.
-func precondition(reason umbrav1.ErrorReason, subject string, info metadata, message string, details ...protoadapt.MessageV1) error {
+func precondition(reason umbrav1.ErrorReason, subject string, info refusal.Metadata, message string, details ...protoadapt.MessageV1) error {
 	failure := &errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{{
-		Type: reasonWord(reason), Subject: subject, Description: message,
+		Type: refusal.Word(reason), Subject: subject, Description: message,
 	}}}
-	return newError(codes.FailedPrecondition, reason, info, message, append([]protoadapt.MessageV1{failure}, details...)...)
+	return refusal.New(codes.FailedPrecondition, reason, info, message, append([]protoadapt.MessageV1{failure}, details...)...)
 }
 
 // internal says that something failed that the caller can do nothing about. The edge logs it.
 func internal(err error) error {
-	return newError(codes.Internal, umbrav1.ErrorReason_ERROR_REASON_INTERNAL, nil, "internal: "+err.Error())
+	return refusal.New(codes.Internal, umbrav1.ErrorReason_ERROR_REASON_INTERNAL, nil, "internal: "+err.Error())
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
+	"github.com/umbra-dr/umbra/controlplane/refusal"
 	"github.com/umbra-dr/umbra/controlplane/session"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
@@ -84,8 +85,8 @@ func position(point *umbrav1.RecoveryPoint) string {
 
 func shadowUnreachable(p drpair.Pair, what string) error {
 	host := hostName(p.Shadow.Host)
-	return newError(codes.Unavailable, umbrav1.ErrorReason_ERROR_REASON_SHADOW_HOST_UNREACHABLE,
-		metadata{"host": host, "dr_pair": pairName(p.ID)}, "the shadow host "+host+" "+what)
+	return refusal.New(codes.Unavailable, umbrav1.ErrorReason_ERROR_REASON_SHADOW_HOST_UNREACHABLE,
+		refusal.Metadata{"host": host, "dr_pair": pairName(p.ID)}, "the shadow host "+host+" "+what)
 }
 
 // pick finds the point with that id among the pair's points; with no id the newest that is not damaged, or the newest
@@ -106,7 +107,7 @@ func pick(p drpair.Pair, points []*umbrav1.RecoveryPoint, id string) (*umbrav1.R
 	}
 	if len(points) == 0 {
 		return nil, precondition(umbrav1.ErrorReason_ERROR_REASON_NO_RECOVERY_POINT, pairName(p.ID),
-			metadata{"dr_pair": pairName(p.ID), "state": string(p.State)}, pairName(p.ID)+" has no complete recovery point")
+			refusal.Metadata{"dr_pair": pairName(p.ID), "state": string(p.State)}, pairName(p.ID)+" has no complete recovery point")
 	}
 	return points[0], nil
 }
@@ -119,7 +120,7 @@ func idOf(point *umbrav1.RecoveryPoint) string {
 
 func damaged(point *umbrav1.RecoveryPoint) error {
 	return precondition(umbrav1.ErrorReason_ERROR_REASON_RECOVERY_POINT_DAMAGED, point.GetName(),
-		metadata{"recovery_point": point.GetName()},
+		refusal.Metadata{"recovery_point": point.GetName()},
 		point.GetName()+" is known to be damaged: take another recovery point, or set force",
 		resourceInfo(typePoint, point.GetName(), "Stored data of it is damaged."))
 }

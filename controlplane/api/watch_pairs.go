@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/umbra-dr/umbra/controlplane/refusal"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
@@ -90,7 +91,7 @@ func (w *pairWatch) begin(ctx context.Context, token string) error {
 	}
 	changes, err := w.Store.ChangesSince(ctx, since)
 	if errors.Is(err, store.ErrCompacted) {
-		return newError(codes.OutOfRange, umbrav1.ErrorReason_ERROR_REASON_RESUME_TOKEN_EXPIRED, nil,
+		return refusal.New(codes.OutOfRange, umbrav1.ErrorReason_ERROR_REASON_RESUME_TOKEN_EXPIRED, nil,
 			"the history since this resume token is not kept any more: watch again without it")
 	}
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/access"
 	"github.com/umbra-dr/umbra/controlplane/api"
 	"github.com/umbra-dr/umbra/controlplane/peer"
+	"github.com/umbra-dr/umbra/controlplane/registry"
 	"github.com/umbra-dr/umbra/controlplane/session"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/identity"
@@ -43,12 +44,12 @@ type served struct {
 	deps     api.Deps
 	sessions *session.Server
 	peers    *peer.Server
-	alive    func() context.Context // see alive.go
+	present  *registry.Registry
 }
 
 // interceptors are what every call passes: who calls is known before it is asked whether this control plane is alive.
 func (s served) interceptors() []grpc.ServerOption {
-	return slices.Concat(s.guard.Options(), whileAlive(s.alive), api.Interceptors(s.deps))
+	return slices.Concat(s.guard.Options(), s.present.WhileAlive(), api.Interceptors(s.deps))
 }
 
 // listen serves on the addresses that the flags name until the context ends.

@@ -89,7 +89,7 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	group.Go(func() error { gate.office.KeepOwn(ctx, gate.own, serverNames(f)); return nil })
 	group.Go(func() error {
 		return listen(ctx, f, served{
-			guard: gate.guard, own: gate.own, deps: deps, sessions: sessions, peers: peers.Server(sessions.AskHere), alive: present.Alive,
+			guard: gate.guard, own: gate.own, deps: deps, sessions: sessions, peers: peers.Server(sessions.AskHere), present: present,
 		})
 	})
 	return group.Wait()
