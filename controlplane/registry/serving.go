@@ -31,14 +31,15 @@ func (r *Registry) WhileAlive() []grpc.ServerOption {
 		if held.Err() != nil {
 			return notAlive()
 		}
-		ctx, cancel := context.WithCancel(stream.Context())
+		caller := stream.Context() // taken before the stream, which may be wrapped already, gets another
+		ctx, cancel := context.WithCancel(caller)
 		defer cancel()
 		stop := context.AfterFunc(held, cancel)
 		defer stop()
 		bound := middleware.WrapServerStream(stream)
 		bound.WrappedContext = ctx
 		err := handler(server, bound)
-		if held.Err() != nil && stream.Context().Err() == nil {
+		if held.Err() != nil && caller.Err() == nil {
 			return notAlive()
 		}
 		return err
