@@ -130,7 +130,7 @@ func (s *failoverService) plan(ctx context.Context, id string, request *umbrav1.
 		plan.Blockers = append(plan.Blockers, s.blocker(codes.FailedPrecondition, umbrav1.ErrorReason_ERROR_REASON_RECOVERY_POINT_DAMAGED,
 			"Stored data of the recovery point is known to be damaged.", "Take another recovery point.", "Set force to boot it nevertheless."))
 	}
-	if fact := ready(p, s.seen(p)); fact.GetStatus() == umbrav1.ConditionStatus_CONDITION_STATUS_FALSE {
+	if fact := ready(p, seenOf(p, s.Observed)); fact.GetStatus() == umbrav1.ConditionStatus_CONDITION_STATUS_FALSE {
 		reason := enum[umbrav1.ErrorReason](umbrav1.ErrorReason_value, reasonPrefix, fact.GetReason())
 		plan.Blockers = append(plan.Blockers, s.blocker(codes.FailedPrecondition, reason, fact.GetMessage()))
 	}

@@ -16,7 +16,7 @@ import (
 func (d *Deps) pair(record drpair.Record) *umbrav1.DRPair {
 	now := d.Clock.Now()
 	p := record.Pair
-	seen := d.seen(p)
+	seen := seenOf(p, d.Observed)
 	message := &umbrav1.DRPair{
 		Name:       pairName(p.ID),
 		Uid:        p.UID,
@@ -57,18 +57,18 @@ type seen struct {
 	shadowChangeTime, newest time.Time
 }
 
-func (d *Deps) seen(p drpair.Pair) seen {
+func seenOf(p drpair.Pair, hosts Observed) seen {
 	var s seen
-	if main, ok := d.Observed.Main(p.ID); ok && main.Of(p.UID) {
+	if main, ok := hosts.Main(p.ID); ok && main.Of(p.UID) {
 		s.main, s.mainTime = main.Report, main.Time
 	}
-	if shadow, ok := d.Observed.Shadow(p.ID); ok && shadow.Of(p.UID) {
+	if shadow, ok := hosts.Shadow(p.ID); ok && shadow.Of(p.UID) {
 		s.shadow, s.shadowTime = shadow.Report, shadow.Time
 	}
 	if at := s.shadow.GetNewestRecoveryPointTime(); at != nil {
 		s.newest = at.AsTime()
 	}
-	host, _ := d.Observed.Host(p.Shadow.Host)
+	host, _ := hosts.Host(p.Shadow.Host)
 	s.shadowConnected, s.shadowChangeTime = host.Connected, host.ChangeTime
 	return s
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	grpcprometheus "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -45,11 +46,16 @@ type served struct {
 	sessions *session.Server
 	peers    *peer.Server
 	present  *registry.Registry
+	calls    *grpcprometheus.ServerMetrics
 }
 
-// interceptors are what every call passes: who calls is known before it is asked whether this control plane is alive.
+// interceptors are what every call passes: it is counted, and who calls is known before it is asked whether this control
+// plane is alive.
 func (s served) interceptors() []grpc.ServerOption {
-	return slices.Concat(s.guard.Options(), s.present.WhileAlive(), api.Interceptors(s.deps))
+	counted := []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(s.calls.UnaryServerInterceptor()), grpc.ChainStreamInterceptor(s.calls.StreamServerInterceptor()),
+	}
+	return slices.Concat(counted, s.guard.Options(), s.present.WhileAlive(), api.Interceptors(s.deps))
 }
 
 // listen serves on the addresses that the flags name until the context ends.
@@ -63,6 +69,7 @@ func listen(ctx context.Context, f flags, what served) error {
 		}
 		server := grpc.NewServer(append(what.interceptors(), grpc.Creds(identity.LocalServer()))...)
 		offer(server, deps)
+		what.calls.InitializeMetrics(server)
 		group.Go(func() error { return serve(ctx, server, listener) })
 		deps.Log.Info("serving the API", "socket", f.UnixSocket)
 	}
@@ -80,6 +87,7 @@ func listen(ctx context.Context, f flags, what served) error {
 		offer(server, deps)
 		umbrav1.RegisterHostSessionServiceServer(server, what.sessions)
 		umbrav1.RegisterPeerServiceServer(server, what.peers)
+		what.calls.InitializeMetrics(server)
 		group.Go(func() error { return serve(ctx, server, listener) })
 		deps.Log.Info(servingHosts, "address", listener.Addr().String())
 	}

@@ -59,6 +59,7 @@ type flags struct {
 	EtcdCA       string   `name:"etcd-ca" help:"Authority of the external cluster." placeholder:"FILE"`
 
 	Lease    time.Duration `help:"How long a host may be silent before it counts as not connected." default:"15s"`
+	Metrics  string        `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
 	LogLevel slog.Level    `help:"Lowest level that is logged: DEBUG, INFO, WARN, ERROR." default:"INFO"`
 }
 

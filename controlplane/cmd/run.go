@@ -26,6 +26,7 @@ import (
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 const (
@@ -79,6 +80,7 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 			return errors.Join(context.Cause(ctx), group.Wait())
 		}
 	}
+	gatherer, calls := figures(f, measured{cache, hosts, engine, present, gate.own})
 	deps := api.Deps{
 		Store: records, Cache: cache, Engine: engine, Observed: hosts, Hosts: sessions, Clock: clock.System, Log: log,
 		Office: gate.office,
@@ -86,10 +88,12 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	group.Go(func() error { return engine.Run(ctx) })
 	group.Go(func() error { return sessions.Run(ctx) })
 	group.Go(func() error { return peers.Run(ctx) })
+	group.Go(func() error { return telemetry.ServeMetrics(ctx, f.Metrics, gatherer, log) })
 	group.Go(func() error { gate.office.KeepOwn(ctx, gate.own, serverNames(f)); return nil })
 	group.Go(func() error {
 		return listen(ctx, f, served{
 			guard: gate.guard, own: gate.own, deps: deps, sessions: sessions, peers: peers.Server(sessions.AskHere), present: present,
+			calls: calls,
 		})
 	})
 	return group.Wait()

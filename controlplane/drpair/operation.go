@@ -14,6 +14,9 @@ const (
 	KindDelete              OperationKind = "DELETE"
 )
 
+// OperationKinds lists every kind.
+var OperationKinds = []OperationKind{KindFailover, KindChangeRecoveryPoint, KindCommitFailover, KindRestartReplication, KindDelete}
+
 // OperationState is how far an operation is. The values are stored.
 type OperationState string
 

@@ -76,6 +76,7 @@ func (e *Engine) applyFirstNews(ctx context.Context, entry store.Entry, findings
 			return entry, false, err
 		}
 		e.logChange(eventName(found.event), entry.Record, change)
+		e.noteEnds(entry.Record, change)
 		if change.Remove {
 			e.Observed.Forget(entry.Record.Pair.ID)
 			return stored, false, nil

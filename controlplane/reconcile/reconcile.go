@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/observed"
 	"github.com/umbra-dr/umbra/controlplane/store"
@@ -52,11 +54,14 @@ type Config struct {
 // Engine is safe for concurrent use.
 type Engine struct {
 	Config
-	steps *steppings
+	steps     *steppings
+	durations *prometheus.HistogramVec
 }
 
 // New makes an engine. Run it to have reports taken up and time-outs kept.
-func New(cfg Config) *Engine { return &Engine{Config: cfg, steps: newSteppings()} }
+func New(cfg Config) *Engine {
+	return &Engine{Config: cfg, steps: newSteppings(), durations: newDurations()}
+}
 
 // ErrETag means that the pair is not what the caller has read.
 var ErrETag = errors.New("the pair has changed since it was read")
@@ -100,6 +105,7 @@ func (e *Engine) Request(ctx context.Context, req Request) (drpair.Record, error
 			return drpair.Record{}, fmt.Errorf("storing the request on pair %s: %w", req.Pair, err)
 		}
 		e.logChange("request", entry.Record, change)
+		e.noteEnds(entry.Record, change)
 		return stored.Record, nil
 	}
 	return drpair.Record{}, fmt.Errorf("storing the request on pair %s: %w", req.Pair, store.ErrConflict)

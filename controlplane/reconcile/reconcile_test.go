@@ -8,6 +8,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
 	"github.com/umbra-dr/umbra/controlplane/store"
@@ -75,7 +78,20 @@ func TestAFailoverIsDrivenByReportsAlone(t *testing.T) {
 		if p := pairOf(t, m); p.State != drpair.FailedOver || p.Active.Number != 1 {
 			t.Fatalf("at the end the pair is %+v", p)
 		}
+		if counted := endsCounted(t, b.engine, "FAILOVER", "SUCCEEDED"); counted != 1 {
+			t.Errorf("%d failovers were counted", counted)
+		}
 	})
+}
+
+// endsCounted is how many operations of that kind the engine has seen end in that way.
+func endsCounted(t *testing.T, e *reconcile.Engine, kind, outcome string) uint64 {
+	t.Helper()
+	var shown dto.Metric
+	if err := e.Durations().WithLabelValues(kind, outcome).(prometheus.Histogram).Write(&shown); err != nil {
+		t.Fatal(err)
+	}
+	return shown.GetHistogram().GetSampleCount()
 }
 
 // All that a host could say arrives while nobody listens: one report holds the stop, the attempt and its end.

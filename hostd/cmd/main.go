@@ -43,6 +43,7 @@ type flags struct {
 	LibvirtSocket   string     `help:"libvirt's socket." default:"/run/libvirt/libvirt-sock" placeholder:"FILE"`
 	CyclesMax       int        `help:"How many servers are replicated at the same instant." default:"4"`
 	ScratchBytesMax int64      `help:"How many bytes the scratch files of one server's backup job may take." default:"8589934592"`
+	Metrics         string     `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
 	LogLevel        slog.Level `help:"Lowest level that is logged: DEBUG, INFO, WARN, ERROR." default:"INFO"`
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
 	"github.com/umbra-dr/umbra/pkg/recoverystore"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 	"github.com/umbra-dr/umbra/pkg/transport"
 )
 
@@ -69,12 +70,14 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 		Inventory:      func(ctx context.Context) (*umbrav1.Host, error) { return inventory.Take(ctx, parts.inventory) },
 		InventoryEvery: inventoryEvery,
 	}, parts.outbox)
+	gatherer := figures(parts, talk, me.source)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return parts.replica.Run(ctx) })
 	group.Go(func() error { return parts.shadow.Run(ctx) })
 	group.Go(func() error { return parts.main.Run(ctx) })
 	group.Go(func() error { return serve(ctx, f, me.source, parts.replica, log) })
 	group.Go(func() error { return talk.Run(ctx) })
+	group.Go(func() error { return telemetry.ServeMetrics(ctx, f.Metrics, gatherer, log) })
 	group.Go(func() error { me.keep(ctx, controlPlane); return nil })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

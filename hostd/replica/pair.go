@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/journal"
@@ -26,7 +27,8 @@ type pair struct {
 	draft   *recoverystore.Draft // its draft, from BeginJob to CompletePoint
 	gone    bool                 // deleted
 
-	opening sync.Mutex // held while the store is opened or closed
+	opening sync.Mutex   // held while the store is opened or closed
+	written atomic.Int64 // bytes of disk data, in this life of the process
 
 	mu       sync.Mutex
 	store    *recoverystore.Store

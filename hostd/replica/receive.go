@@ -83,6 +83,7 @@ func (st *stream) clusters(ctx context.Context, c *transport.Clusters) error {
 		if err := st.p.draft.WriteClusters(d.name, c.First, data, sums); err != nil {
 			return fmt.Errorf("storing clusters: %w", err)
 		}
+		st.p.written.Add(int64(len(data)))
 		return st.saveWhenMuch(ctx)
 	})
 }

@@ -20,6 +20,8 @@ type Status struct {
 	// Newest is the newest complete point; its ID is empty without one. Count is how many there are.
 	Newest recoverystore.Point
 	Count  int
+	// Damaged is how many points are known to be damaged.
+	Damaged int
 	// StoreBytes is what the store takes on the file system.
 	StoreBytes int64
 	// Failure is why points cannot be stored, while that is so.
@@ -37,7 +39,7 @@ func (s *Status) same(o *Status) bool {
 	return s.UID == o.UID && s.Generation == o.Generation && s.Epoch == o.Epoch && s.StoppedEpoch == o.StoppedEpoch &&
 		s.ResyncGeneration == o.ResyncGeneration && s.Accepting == o.Accepting && s.Receiving == o.Receiving &&
 		s.Newest.ID == o.Newest.ID && s.Newest.Damaged == o.Newest.Damaged && s.Newest.Pinned == o.Newest.Pinned &&
-		s.Count == o.Count && s.StoreBytes == o.StoreBytes && s.Failure == o.Failure
+		s.Count == o.Count && s.Damaged == o.Damaged && s.StoreBytes == o.StoreBytes && s.Failure == o.Failure
 }
 
 // Status returns the present status. Of a pair that is not here it is zero.
@@ -77,10 +79,15 @@ func (p *pair) refresh() {
 	next := p.status
 	next.follow(p.rec)
 	next.Failure, next.StoreBytes = p.failure, bytes
-	next.Newest, next.Count = recoverystore.Point{}, 0
+	next.Newest, next.Count, next.Damaged = recoverystore.Point{}, 0, 0
 	if p.store != nil {
 		points := p.store.Points()
 		next.Count = len(points)
+		for i := range points {
+			if points[i].Damaged {
+				next.Damaged++
+			}
+		}
 		if len(points) > 0 {
 			next.Newest = points[len(points)-1]
 		}

@@ -40,6 +40,7 @@ type copier struct {
 	clock      clock.Clock
 	limiter    *rate.Limiter
 	progress   *progress
+	traffic    traffic
 	exports    []*export
 	checkpoint string // of the job
 
@@ -72,6 +73,9 @@ func (c *copier) run(ctx context.Context, produce func(context.Context, emitter)
 			for ch := range reads {
 				e := c.exports[ch.disk]
 				ch.read(ctx, e.client, e.sizeBytes)
+				if ch.err == nil {
+					c.traffic.read.Add(float64(len(ch.data)))
+				}
 			}
 			return nil
 		})

@@ -50,7 +50,7 @@ func (s *session) cycle(ctx context.Context) error {
 func (s *session) runJob(ctx context.Context, j *job) error {
 	w := s.worker
 	c := &copier{
-		link: s.link, clock: w.cfg.Clock, limiter: w.limiter, progress: &progress{}, exports: j.exports,
+		link: s.link, clock: w.cfg.Clock, limiter: w.limiter, progress: &progress{}, traffic: w.traffic, exports: j.exports,
 		checkpoint: j.checkpoint, covered: make([]uint64, len(j.exports)),
 	}
 	for i, e := range j.exports {

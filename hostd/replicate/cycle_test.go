@@ -30,6 +30,7 @@ func TestEveryPointEqualsTheDisksAtItsMoment(t *testing.T) {
 			t.Errorf("an increment of a few clusters sent %d", sent)
 		}
 	})
+	r.showsTraffic()
 	if n := r.source.count("autostart false"); n != 1 {
 		t.Errorf("the server was taken off autostart %d times", n)
 	}

@@ -107,6 +107,7 @@ func New(cfg Config) (*Replicator, error) {
 		shared: &shared{
 			increments: &slots{line: line{free: cfg.CyclesMax}},
 			copies:     &slots{line: line{free: cfg.CopiesMax}},
+			figures:    newFigures(),
 		},
 		wake: make(chan struct{}, 1),
 	}, nil

@@ -173,6 +173,7 @@ func (c *copier) sendRun(ctx context.Context, ch *chunk, from, to, way int) erro
 	}
 	c.changed += int64(bytes)
 	c.progress.sent.Add(int64(bytes))
+	c.traffic.sent.Add(float64(bytes))
 	return nil
 }
 

@@ -114,15 +114,18 @@ func (s *session) cycles(ctx context.Context) error {
 // others from their points.
 func (s *session) inSlot(ctx context.Context, cycle func(context.Context) error) error {
 	w := s.worker
-	turn := w.shared.increments
+	turn, kind := w.shared.increments, kindIncrement
 	if !s.coverage.whole(s.disks) || slices.ContainsFunc(s.disks, func(d hypervisor.Disk) bool { return !d.TracksChanges }) {
-		turn = w.shared.copies
+		turn, kind = w.shared.copies, kindCopy
 	}
 	if err := turn.acquire(ctx, w.pair, w.due); err != nil {
 		return err
 	}
 	defer turn.release()
-	return cycle(ctx)
+	began := w.cfg.Clock.Now()
+	err := cycle(ctx)
+	w.shared.figures.cycled(ctx, w.pair, kind, w.cfg.Clock.Now().Sub(began), err)
+	return err
 }
 
 const intervalDefault = 15 * time.Second

@@ -40,6 +40,7 @@ func (t *team) assign(ctx context.Context, set []*umbrav1.Assignment) {
 		if !wanted[pair] && !m.let {
 			m.stop()
 			m.let = true
+			t.replicator.shared.figures.forget(pair)
 		}
 		if m.let && m.ended() {
 			delete(t.members, pair)
@@ -67,7 +68,7 @@ func (t *team) begin(ctx context.Context, a *umbrav1.Assignment) {
 	w := &worker{
 		cfg: cfg, pair: pair, log: cfg.Log.With("pair", pair), shared: t.replicator.shared, desired: newDesired(a),
 		status:  &status{clock: cfg.Clock, report: cfg.Report},
-		limiter: rate.NewLimiter(limit(a), chunkBytes),
+		limiter: rate.NewLimiter(limit(a), chunkBytes), traffic: t.replicator.shared.figures.of(pair),
 	}
 	ctx, stop := context.WithCancel(ctx)
 	m := &member{worker: w, stop: stop, done: make(chan struct{})}

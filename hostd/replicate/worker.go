@@ -28,6 +28,7 @@ const (
 type shared struct {
 	increments *slots
 	copies     *slots
+	figures    *figures
 }
 
 // worker does what is assigned for one pair. Everything in it belongs to the goroutine of run, unless it says otherwise.
@@ -39,6 +40,7 @@ type worker struct {
 	desired *desired      // safe for concurrent use
 	status  *status       // safe for concurrent use
 	limiter *rate.Limiter // safe for concurrent use
+	traffic traffic       // safe for concurrent use
 
 	ledger    *ledger
 	retry     *backoff.ExponentialBackOff

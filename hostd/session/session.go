@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -71,6 +72,7 @@ type Session struct {
 	instance string
 	outbox   *Outbox
 	assigned *assigned
+	welcomed atomic.Bool
 }
 
 // New makes a session, and Run works it.
@@ -110,6 +112,9 @@ func (s *Session) Run(ctx context.Context) error {
 	return nil
 }
 
+// Connected tells whether there is a session with a control plane now.
+func (s *Session) Connected() bool { return s.welcomed.Load() }
+
 func (s *Session) assign(live bool) {
 	mains, shadows := s.assigned.byRole()
 	s.outbox.keep(mains, shadows)
@@ -133,6 +138,8 @@ func (s *Session) once(ctx context.Context) error {
 		return err
 	}
 	s.Log.Info("session with the control plane", "lease", welcome.GetLease().AsDuration())
+	s.welcomed.Store(true)
+	defer s.welcomed.Store(false)
 	s.outbox.resendAll()
 	s.assigned.expectComplete()
 	talk := newTalk(s, stream)
