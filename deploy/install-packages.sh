@@ -9,7 +9,7 @@ set -eu
 
 packages="libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils
 qemu-block-extra nbdkit libnbd-bin iproute2 busybox-static cpio kmod syslinux syslinux-common mtools fdisk
-dosfstools e2fsprogs"
+dosfstools e2fsprogs prometheus"
 
 case "${1-}" in
 '') ;;
@@ -33,14 +33,15 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "Installing:$missing"
 
-# A libvirt that the user runs already is left as it is. One that comes with this installation is neither
-# started nor enabled: the lab starts its own.
+# A libvirt or a Prometheus that the user runs already is left as it is. One that comes with this installation is neither
+# started nor enabled: the lab and the tests start their own.
+had_prometheus=$(dpkg-query -W -f '${db:Status-Status}' prometheus 2>/dev/null) || had_prometheus=
 had_libvirt=$(dpkg-query -W -f '${db:Status-Status}' libvirt-daemon-system 2>/dev/null) || had_libvirt=
 if [ -d /run/systemd/system ] && systemctl --quiet is-active libvirtd.service libvirtd.socket; then
 	had_libvirt=installed # by other means than the package
 fi
 policy=/usr/sbin/policy-rc.d
-if [ "$had_libvirt" != installed ] && [ ! -e "$policy" ]; then
+if { [ "$had_libvirt" != installed ] || [ "$had_prometheus" != installed ]; } && [ ! -e "$policy" ]; then
 	trap 'rm -f "$policy"' EXIT
 	trap 'exit 1' HUP INT TERM
 	printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -63,4 +64,8 @@ if [ "$had_libvirt" != installed ] && [ -d /run/systemd/system ]; then
 		echo "$0: libvirtd was started by the installation and could not be stopped" >&2
 		exit 1
 	fi
+fi
+
+if [ "$had_prometheus" != installed ] && [ -d /run/systemd/system ]; then
+	systemctl --quiet disable --now prometheus.service
 fi
