@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // edge is what every call passes through: the one place where requests are checked against their schema, panics end,
@@ -34,7 +35,7 @@ func Interceptors(deps Deps) []grpc.ServerOption {
 
 func (e *edge) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	var response any
-	err := e.call(ctx, info.FullMethod, func() (err error) {
+	err := e.call(ctx, info.FullMethod, request, func() (err error) {
 		if err := e.check(info.FullMethod, request); err != nil {
 			return err
 		}
@@ -48,7 +49,7 @@ func (e *edge) unary(ctx context.Context, request any, info *grpc.UnaryServerInf
 }
 
 func (e *edge) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	return e.call(stream.Context(), info.FullMethod, func() error {
+	return e.call(stream.Context(), info.FullMethod, nil, func() error {
 		return handler(server, &checkedStream{ServerStream: stream, edge: e, method: info.FullMethod})
 	})
 }
@@ -86,13 +87,13 @@ func ownService(method string) bool {
 }
 
 // call runs a call, and sees to its end.
-func (e *edge) call(ctx context.Context, method string, run func() error) error {
+func (e *edge) call(ctx context.Context, method string, request any, run func() error) error {
 	begin := e.clock.Now()
 	err := recovered(run)
 	if err != nil && (ownService(method) || !isStatus(err)) {
 		err = leftOver(err)
 	}
-	e.record(ctx, method, e.clock.Now().Sub(begin), err)
+	e.record(ctx, method, request, e.clock.Now().Sub(begin), err)
 	return err
 }
 
@@ -112,7 +113,7 @@ func isStatus(err error) bool {
 }
 
 // record logs the end of a call. What changes pairs is logged by who stores it, so a call that went well is not news.
-func (e *edge) record(ctx context.Context, method string, took time.Duration, err error) {
+func (e *edge) record(ctx context.Context, method string, request any, took time.Duration, err error) {
 	level := slog.LevelDebug
 	switch status.Code(err) {
 	case codes.OK, codes.Canceled:
@@ -125,5 +126,25 @@ func (e *edge) record(ctx context.Context, method string, took time.Duration, er
 	if err != nil {
 		arguments = append(arguments, "error", err)
 	}
+	arguments = append(arguments, subjectOf(request)...)
 	e.log.Log(ctx, level, "call ended", arguments...)
 }
+
+// subjectBytesMax is how long a caller's words may be that are put in the log.
+const subjectBytesMax = 128
+
+// subjectOf is what a request is about, for the log: the caller's request id, and the pair.
+func subjectOf(request any) []any {
+	var about []any
+	if named, ok := request.(interface{ GetRequestId() string }); ok && named.GetRequestId() != "" {
+		about = append(about, telemetry.KeyRequestID, short(named.GetRequestId()))
+	}
+	if named, ok := request.(interface{ GetName() string }); ok {
+		if pair, found := strings.CutPrefix(named.GetName(), pairPrefix); found {
+			about = append(about, telemetry.KeyPair, short(pair))
+		}
+	}
+	return about
+}
+
+func short(words string) string { return words[:min(len(words), subjectBytesMax)] }

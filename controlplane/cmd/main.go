@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -14,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/umbra-dr/umbra/controlplane/access"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 const description = `The control plane of Umbra: it serves the API, keeps the records of the DR pairs, and tells the hosts what should be.
@@ -58,15 +58,15 @@ type flags struct {
 	EtcdKey      string   `help:"Its private key." placeholder:"FILE"`
 	EtcdCA       string   `name:"etcd-ca" help:"Authority of the external cluster." placeholder:"FILE"`
 
-	Lease    time.Duration `help:"How long a host may be silent before it counts as not connected." default:"15s"`
-	Metrics  string        `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
-	LogLevel slog.Level    `help:"Lowest level that is logged: DEBUG, INFO, WARN, ERROR." default:"INFO"`
+	Lease   time.Duration      `help:"How long a host may be silent before it counts as not connected." default:"15s"`
+	Metrics string             `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
+	Log     telemetry.LogFlags `embed:"" prefix:"log-"`
 }
 
 func main() {
 	var c commands
 	chosen := kong.Parse(&c, kong.Name("umbra-controlplane"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
-	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: c.Serve.LogLevel}))
+	log := c.Serve.Log.New(os.Stderr)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
 	if chosen.Command() == "client-certificate" {

@@ -19,6 +19,7 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/store"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/feed"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // Store is where records are written. *store.Store is one.
@@ -138,7 +139,7 @@ func (e *Engine) Create(ctx context.Context, rec drpair.Record, key store.Reques
 		if err != nil {
 			return drpair.Record{}, err
 		}
-		e.Log.Info("pair created", "pair", rec.Pair.ID, "main", rec.Pair.Main.Host, "shadow", rec.Pair.Shadow.Host, "server", rec.Pair.Main.Server)
+		e.Log.Info("pair created", telemetry.KeyPair, rec.Pair.ID, telemetry.KeyEpoch, rec.Pair.Epoch, "main", rec.Pair.Main.Host, "shadow", rec.Pair.Shadow.Host, "server", rec.Pair.Main.Server)
 		return stored.Record, nil
 	}
 	return drpair.Record{}, fmt.Errorf("storing pair %s: %w", rec.Pair.ID, store.ErrConflict)
@@ -174,9 +175,9 @@ func (e *Engine) repeated(ctx context.Context, key store.RequestKey) (drpair.Rec
 }
 
 func (e *Engine) logChange(cause string, before drpair.Record, change drpair.Change) {
-	log := e.Log.With("pair", change.Pair.ID, "epoch", change.Pair.Epoch)
+	log := e.Log.With(telemetry.KeyPair, change.Pair.ID, telemetry.KeyEpoch, change.Pair.Epoch)
 	if change.Operation != nil {
-		log = log.With("operation", change.Operation.ID)
+		log = log.With(telemetry.KeyOperation, change.Operation.ID)
 	}
 	if before.Pair.State != change.Pair.State || change.Remove {
 		args := []any{"from", before.Pair.State, "to", change.Pair.State, "cause", cause, "removed", change.Remove}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/umbra-dr/umbra/hostd/diagnostics"
 	"github.com/umbra-dr/umbra/pkg/identity"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 const description = `The host daemon of Umbra: it runs on each hypervisor, replicates protected servers from it, keeps the shadows of others, and boots them when they are failed over.
@@ -40,18 +40,18 @@ type flags struct {
 	ServersDir string `help:"Folder of the disks of shadow servers." default:"/var/lib/umbra/servers" placeholder:"DIR"`
 	RunDir     string `help:"Folder of sockets and scratch files. A short path." default:"/run/umbra" placeholder:"DIR"`
 
-	LibvirtSocket   string     `help:"libvirt's socket." default:"/run/libvirt/libvirt-sock" placeholder:"FILE"`
-	CyclesMax       int        `help:"How many servers are replicated at the same instant." default:"4"`
-	ScratchBytesMax int64      `help:"How many bytes the scratch files of one server's backup job may take." default:"8589934592"`
-	Metrics         string     `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
-	LogLevel        slog.Level `help:"Lowest level that is logged: DEBUG, INFO, WARN, ERROR." default:"INFO"`
+	LibvirtSocket   string             `help:"libvirt's socket." default:"/run/libvirt/libvirt-sock" placeholder:"FILE"`
+	CyclesMax       int                `help:"How many servers are replicated at the same instant." default:"4"`
+	ScratchBytesMax int64              `help:"How many bytes the scratch files of one server's backup job may take." default:"8589934592"`
+	Metrics         string             `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
+	Log             telemetry.LogFlags `embed:"" prefix:"log-"`
 }
 
 func main() {
 	var f flags
 	kong.Parse(&f, kong.Name("umbra-hostd"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
 	file := diagnostics.OpenLog(f.StateDir)
-	log := slog.New(slog.NewJSONHandler(io.MultiWriter(os.Stderr, file), &slog.HandlerOptions{Level: f.LogLevel})).With("host", f.HostID)
+	log := f.Log.New(io.MultiWriter(os.Stderr, file)).With(telemetry.KeyHost, f.HostID)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, f, log)
 	stop()

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/journal"
 	"github.com/umbra-dr/umbra/pkg/recoverystore"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // pair is one pair on this host. Locks, in the order in which they are taken: tending, gate, opening, mu.
@@ -45,6 +47,12 @@ type pair struct {
 
 func newPair(r *Replica, name string) *pair {
 	return &pair{r: r, name: name, tending: newGate(), gate: newGate()}
+}
+
+// log is for lines about the pair.
+func (p *pair) log() *slog.Logger {
+	rec, _ := p.record()
+	return p.r.cfg.Log.With(telemetry.KeyPair, p.name, telemetry.KeyEpoch, rec.Epoch)
 }
 
 func (p *pair) dir() string { return filepath.Join(p.r.cfg.StoreDir, p.name) }
@@ -123,7 +131,7 @@ func (p *pair) openStore(ctx context.Context) (*recoverystore.Store, error) {
 		if stopped == nil {
 			return s, nil
 		}
-		p.r.cfg.Log.Warn("store stopped, and is opened anew", "pair", p.name, "error", stopped)
+		p.log().Warn("store stopped, and is opened anew", "error", stopped)
 		if err := p.closeOpened(); err != nil {
 			return nil, err
 		}
@@ -178,7 +186,7 @@ func (p *pair) cut(reason error) {
 		return
 	}
 	if err := p.draft.Abandon(); err != nil {
-		p.r.cfg.Log.Warn("draft could not be abandoned", "pair", p.name, "error", err)
+		p.log().Warn("draft could not be abandoned", "error", err)
 	}
 	p.draft = nil
 }

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/time/rate"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // team is the workers of a host. Only Run's goroutine uses it.
@@ -66,10 +67,14 @@ func (t *team) begin(ctx context.Context, a *umbrav1.Assignment) {
 	}
 	cfg := t.replicator.cfg
 	w := &worker{
-		cfg: cfg, pair: pair, log: cfg.Log.With("pair", pair), shared: t.replicator.shared, desired: newDesired(a),
+		cfg: cfg, pair: pair, shared: t.replicator.shared, desired: newDesired(a),
 		status:  &status{clock: cfg.Clock, report: cfg.Report},
 		limiter: rate.NewLimiter(limit(a), chunkBytes), traffic: t.replicator.shared.figures.of(pair),
 	}
+	w.log = telemetry.AboutPair(cfg.Log, pair, func() (uint64, string) {
+		newest := w.desired.current()
+		return newest.GetEpoch(), newest.GetOperation()
+	})
 	ctx, stop := context.WithCancel(ctx)
 	m := &member{worker: w, stop: stop, done: make(chan struct{})}
 	t.members[pair] = m

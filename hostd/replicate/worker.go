@@ -94,7 +94,7 @@ func (w *worker) converge(ctx context.Context, a *umbrav1.Assignment, changed <-
 	if err := w.openLedger(ctx, a); err != nil {
 		return
 	}
-	w.log.Info("assigned", "mode", a.GetMain().GetMode().String(), "epoch", a.GetEpoch(), "generation", a.GetGeneration())
+	w.log.Info("assigned", "mode", a.GetMain().GetMode().String(), "generation", a.GetGeneration())
 	switch a.GetMain().GetMode() {
 	case umbrav1.MainMode_MAIN_MODE_REPLICATE:
 		w.replicate(ctx)

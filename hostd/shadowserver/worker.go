@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/journal"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // errSuperseded ends the work on an assignment when another one asks for something else. It leaves everything as a
@@ -26,6 +28,8 @@ type worker struct {
 	pair string
 	dir  string // of the pair's servers
 	log  *slog.Logger
+	// about is what is in hand, for the log.
+	about atomic.Pointer[umbrav1.Assignment]
 
 	ctx    context.Context // ends when the pair is forgotten or the role ends
 	forget context.CancelFunc
@@ -54,13 +58,17 @@ func newWorker(ctx context.Context, cfg *Config, pair string, a *umbrav1.Assignm
 		cfg:     cfg,
 		pair:    pair,
 		dir:     filepath.Join(cfg.ServersDir, pair),
-		log:     cfg.Log.With("pair", pair),
 		done:    make(chan struct{}),
 		wake:    make(chan struct{}, 1),
 		news:    make(chan struct{}, 1),
 		publish: make(chan struct{}, 1),
 		newest:  a,
 	}
+	w.log = telemetry.AboutPair(cfg.Log, pair, func() (uint64, string) {
+		a := w.about.Load()
+		return a.GetEpoch(), a.GetOperation()
+	})
+	w.about.Store(a)
 	w.reported.uid, w.reported.report = a.GetDrPairUid(), &umbrav1.ShadowReport{}
 	ctx, cancel := context.WithCancel(ctx)
 	w.ctx = ctx
@@ -105,6 +113,7 @@ func (w *worker) takeUp() (*umbrav1.Assignment, context.Context, func()) {
 	defer w.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(w.ctx)
 	w.inHand, w.endWork = w.newest, cancel
+	w.about.Store(w.newest)
 	return w.newest, ctx, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()

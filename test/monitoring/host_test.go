@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/diagnostics"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 	"github.com/umbra-dr/umbra/hostd/hypervisor/simulated"
 	"github.com/umbra-dr/umbra/hostd/inventory"
@@ -36,6 +36,7 @@ import (
 type host struct {
 	hypervisor *simulated.Hypervisor
 	metrics    string
+	log        lines
 	stop       func()
 }
 
@@ -47,19 +48,10 @@ type shadowRole struct{ *shadowserver.Role }
 
 func (s shadowRole) Assign(set []*umbrav1.Assignment, _ bool) { s.Role.Assign(set) }
 
-type answerer struct{}
-
-func (answerer) RecoveryPoints(context.Context, string) ([]*umbrav1.RecoveryPoint, error) {
-	return nil, errors.New("nobody asks")
-}
-
-func (answerer) Diagnostics(context.Context, string) ([]*umbrav1.DiagnosticsFile, error) {
-	return nil, errors.New("nobody asks")
-}
-
 func (p *plane) startHost(t *testing.T, id string) *host {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("host", id)
+	h := &host{}
+	log := telemetry.LogFlags{}.New(&h.log).With(telemetry.KeyHost, id)
 	made, err := p.authority.Issue(identity.Grant{ID: identity.Host(id), Generation: 1, Life: time.Hour}, time.Now())
 	must(t, err)
 	source := identity.NewSource(made, identity.NewPeers())
@@ -70,10 +62,10 @@ func (p *plane) startHost(t *testing.T, id string) *host {
 	}
 	kept, err := journal.Open(filepath.Join(dir, "state"))
 	must(t, err)
-	h := &host{hypervisor: simulated.New(hypervisor.Host{
+	h.hypervisor = simulated.New(hypervisor.Host{
 		LibvirtVersion: "0.0.0", CPUs: 8, MemoryBytes: 64 << 30, MemoryFreeBytes: 60 << 30, Networks: []string{"lan"}, KVM: true,
 		ServerUID: -1, ServerGID: -1,
-	})}
+	})
 	outbox := session.NewOutbox()
 	var shadow *shadowserver.Role
 	received, err := replica.New(replica.Config{
@@ -100,7 +92,7 @@ func (p *plane) startHost(t *testing.T, id string) *host {
 	has := inventory.Config{Host: id, DataAddress: listener.Addr().String(), StoreDir: store, Hypervisor: h.hypervisor}
 	talk := session.New(session.Config{
 		Host: id, Conn: controlPlane, Journal: kept, Clock: clock.System, Log: log, Main: mainRole{main}, Shadow: shadowRole{shadow},
-		Answerer: answerer{}, Inventory: func(ctx context.Context) (*umbrav1.Host, error) { return inventory.Take(ctx, has) },
+		Answerer: &diagnostics.Answers{StateDir: dir, Hypervisor: h.hypervisor, Store: received.Store, Server: func(string) string { return "" }}, Inventory: func(ctx context.Context) (*umbrav1.Host, error) { return inventory.Take(ctx, has) },
 		InventoryEvery: time.Second,
 	}, outbox)
 	server := grpc.NewServer(append(transport.ServerOptions(), grpc.Creds(source.Server(func(identity.ID) bool { return true })))...)

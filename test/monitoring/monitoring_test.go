@@ -69,6 +69,11 @@ func TestARealPrometheusSeesWhatTheAlertsAndTheDashboardAsk(t *testing.T) {
 	prometheus.untilTrue(t, `umbra_pair_failure{pair="p",reason="MAIN_HOST_UNREACHABLE"}`)
 	prometheus.untilTrue(t, `ALERTS{alertname="UmbraPairInError",alertstate="firing",pair="p"}`)
 
+	operation := plane.failover(t)
+	prometheus.untilTrue(t, `umbra_operation_duration_seconds_count{kind="FAILOVER",outcome="SUCCEEDED"} == 1`)
+	prometheus.untilTrue(t, `umbra_pair_state{pair="p",state="FAILED_OVER"}`)
+	logged(t, strings.TrimPrefix(operation, "operations/"), plane.log.read(t), b.log.read(t))
+
 	names, err := prometheus.names(t.Context())
 	must(t, err)
 	for _, expression := range slices.Concat(dashboard(t), alerts(t)) {
@@ -106,7 +111,7 @@ func (p *plane) protect(t *testing.T) {
 		Shadow: &umbrav1.ShadowServer{Host: "hosts/b", Server: "shadow"},
 		Policy: &umbrav1.Policy{Interval: durationpb.New(time.Second), Retention: &umbrav1.RetentionPolicy{
 			Rules: []*umbrav1.RetentionRule{{MaxAge: durationpb.New(time.Hour)}}, StoreBytesMax: 1 << 30,
-		}},
+		}, Verification: &umbrav1.VerificationPolicy{RunTime: durationpb.New(time.Second)}},
 	}}
 	until(t, "the server is not protected", func(ctx context.Context) error {
 		_, err := umbrav1.NewProtectionServiceClient(p.api).CreateDRPair(ctx, request)

@@ -23,6 +23,7 @@ type plane struct {
 	authority        *identity.Authority
 	address, metrics string
 	api              *grpc.ClientConn // as its local administrator
+	log              lines
 }
 
 func startPlane(t *testing.T) *plane {
@@ -53,6 +54,7 @@ func startPlane(t *testing.T) *plane {
 	start(t, exec.Command(command, "--state-dir", filepath.Join(dir, "state"), "--listen", "127.0.0.1:0", "--unix-socket", socket,
 		"--authority-cert", filepath.Join(dir, "ca.pem"), "--authority-key", filepath.Join(dir, "ca-key.pem"),
 		"--metrics", "127.0.0.1:0", "--lease", "2s"), func(line []byte) {
+		_, _ = p.log.Write(line) // never fails
 		var said struct{ Msg, Address string }
 		if err := json.Unmarshal(line, &said); err != nil {
 			t.Errorf("%q is not JSON: %v", line, err)
