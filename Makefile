@@ -39,6 +39,7 @@ build: ## Build the commands into build/bin
 	@mkdir -p $(BIN)
 	$(GO_BUILD) -o $(BIN)/umbra-controlplane ./controlplane/cmd
 	$(GO_BUILD) -o $(BIN)/umbra-hostd ./hostd/cmd
+	$(GO_BUILD) -o $(BIN)/umbra ./controlplane/umbra
 	$(GO_BUILD) -o $(BIN)/umbra-lab ./pkg/lab/cmd/umbra-lab
 
 .PHONY: demo

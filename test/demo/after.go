@@ -100,6 +100,7 @@ func (d *demo) summary(f flags) {
 	say("     %s -plaintext -unix %s list", f.Grpcurl, d.scape.Socket)
 	say("     %s -plaintext -unix %s describe umbra.v1.FailoverService", f.Grpcurl, d.scape.Socket)
 	say("     %s -plaintext -unix -d '{\"name\":\"%s\"}' %s umbra.v1.FailoverService/GetDRPair", f.Grpcurl, pairName, d.scape.Socket)
+	say("     build/bin/umbra --server unix:%s pairs show %s", d.scape.Socket, server)
 	say("   On the hosts:")
 	say("     build/bin/umbra-lab --dir %s exec shadow -- virsh list --all", f.Dir)
 	say("     build/bin/umbra-lab --dir %s console shadow %s --follow", f.Dir, server)

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/umbra-dr/umbra/pkg/identity"
+)
+
+// connection says where the control plane is and who calls.
+type connection struct {
+	Server    string        `help:"The control plane: address:port, or unix:FILE." env:"UMBRA_SERVER" default:"unix:/run/umbra/api.sock" placeholder:"WHERE"`
+	CA        string        `name:"ca" help:"Certificate of Umbra's authority, PEM." env:"UMBRA_CA" placeholder:"FILE"`
+	Cert      string        `help:"Your certificate, PEM." env:"UMBRA_CERT" placeholder:"FILE"`
+	Key       string        `help:"Its private key, PEM." env:"UMBRA_KEY" placeholder:"FILE"`
+	TokenFile string        `help:"File with an OpenID Connect token, instead of a certificate." env:"UMBRA_TOKEN_FILE" placeholder:"FILE"`
+	Plaintext bool          `help:"Speak without TLS to a loopback address."`
+	Timeout   time.Duration `help:"How long to try while the control plane cannot be reached." env:"UMBRA_TIMEOUT" default:"30s"`
+}
+
+func (c connection) dial() (*grpc.ClientConn, error) {
+	options, err := c.security()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(c.target(), options...)
+	if err != nil {
+		return nil, usageError{fmt.Sprintf("--server %s: %v", c.Server, err)}
+	}
+	return conn, nil
+}
+
+func (c connection) target() string {
+	if strings.HasPrefix(c.Server, "/") {
+		return "unix:" + c.Server
+	}
+	return c.Server
+}
+
+func (c connection) security() ([]grpc.DialOption, error) {
+	plain := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	switch {
+	case strings.HasPrefix(c.target(), "unix:"):
+		return plain, nil // the kernel says who calls
+	case c.Plaintext && !isLoopback(c.Server):
+		return nil, usageError{"--plaintext is for loopback addresses only: " + c.Server}
+	case c.Plaintext:
+		return plain, nil
+	case c.CA == "":
+		return nil, usageError{"--ca is needed to know the control plane by"}
+	case c.TokenFile != "":
+		return c.byToken()
+	case c.Cert == "" || c.Key == "":
+		return nil, usageError{"give --cert and --key, or --token-file, to say who you are"}
+	}
+	shown, err := identity.Load(identity.Files{Cert: c.Cert, Key: c.Key, CA: c.CA})
+	if err != nil {
+		return nil, usageError{err.Error()}
+	}
+	secure, err := identity.NewSource(shown, nil).Dial(identity.ControlPlane())
+	if err != nil {
+		return nil, err
+	}
+	return []grpc.DialOption{grpc.WithTransportCredentials(secure)}, nil
+}
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// byToken knows the control plane by its host name and by its name in Umbra, and shows it a token.
+func (c connection) byToken() ([]grpc.DialOption, error) {
+	authority, err := os.ReadFile(c.CA)
+	if err != nil {
+		return nil, usageError{err.Error()}
+	}
+	trusted := x509.NewCertPool()
+	if !trusted.AppendCertsFromPEM(authority) {
+		return nil, usageError{"there is no certificate in " + c.CA}
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: trusted, VerifyConnection: isControlPlane}
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(credentials.NewTLS(config)), grpc.WithPerRPCCredentials(tokenFile(c.TokenFile)),
+	}, nil
+}
+
+func isControlPlane(state tls.ConnectionState) error {
+	for _, uri := range state.PeerCertificates[0].URIs {
+		if uri.String() == identity.ControlPlane().String() {
+			return nil
+		}
+	}
+	return errors.New("what answers is not the control plane")
+}
+
+// tokenFile is read for every call, so that a token can be renewed while a command watches.
+type tokenFile string
+
+func (f tokenFile) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	token, err := os.ReadFile(string(f))
+	if err != nil {
+		return nil, fmt.Errorf("reading the token: %w", err)
+	}
+	return map[string]string{"authorization": "Bearer " + strings.TrimSpace(string(token))}, nil
+}
+
+func (tokenFile) RequireTransportSecurity() bool { return true }

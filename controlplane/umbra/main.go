@@ -1,0 +1,73 @@
+// Command umbra is the command-line client of Umbra. It shows pairs, recovery points, hosts and operations, and carries out
+// what is done on the day that a main server cannot operate.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"golang.org/x/sys/unix"
+
+	"github.com/umbra-dr/umbra/pkg/clock"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], console{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, clock: clock.System, zone: time.Local,
+		asks: isTerminal(os.Stdin) && isTerminal(os.Stderr), redraws: isTerminal(os.Stderr),
+	})
+	stop()
+	os.Exit(code)
+}
+
+// console is where a command reads and writes. What a command was asked for goes to out; what is said meanwhile, to err.
+type console struct {
+	in       io.Reader
+	out, err io.Writer
+	clock    clock.Clock
+	zone     *time.Location
+	asks     bool // a person can be asked
+	redraws  bool // err is a terminal, on which a line can be drawn again
+}
+
+// view is the moment at which things are shown, and the zone of the times.
+func (c console) view() view { return view{now: c.clock.Now(), zone: c.zone} }
+
+func isTerminal(file *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS) //nolint:gosec // a file descriptor is small
+	return err == nil
+}
+
+// run carries out one command line and returns the exit code.
+func run(ctx context.Context, args []string, at console) int {
+	var line commands
+	exited := -1
+	parser, err := kong.New(&line, kong.Name("umbra"), kong.Description(description), kong.Writers(at.out, at.err),
+		kong.Exit(func(code int) { exited = max(exited, code) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}))
+	if err != nil {
+		_, _ = fmt.Fprintln(at.err, "umbra:", err)
+		return exitFailed
+	}
+	chosen, err := parser.Parse(args)
+	if exited >= 0 { // help was asked for and shown
+		return exited
+	}
+	if err != nil {
+		return report(ctx, at.err, usageError{err.Error()})
+	}
+	conn, err := line.Connection.dial()
+	if err != nil {
+		return report(ctx, at.err, err)
+	}
+	defer conn.Close()
+	err = chosen.Run(newClient(ctx, conn, at, line))
+	return report(ctx, at.err, err)
+}
