@@ -36,4 +36,6 @@ type commands struct {
 	Resume        resumeCommand  `cmd:"" help:"Make recovery points again."`
 	Delete        deleteCommand  `cmd:"" help:"End the protection and delete every recovery point."`
 	SupportBundle bundleCommand  `cmd:"" help:"Fetch what support needs to know of a pair."`
+
+	Completion completionCommand `cmd:"" help:"Print a script with which a shell completes command lines."`
 }

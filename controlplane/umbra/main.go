@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/willabides/kongplete"
 	"golang.org/x/sys/unix"
 
 	"github.com/umbra-dr/umbra/pkg/clock"
@@ -56,12 +57,19 @@ func run(ctx context.Context, args []string, at console) int {
 		_, _ = fmt.Fprintln(at.err, "umbra:", err)
 		return exitFailed
 	}
+	kongplete.Complete(parser) // when a shell asks for what could follow
+	if exited >= 0 {
+		return exited
+	}
 	chosen, err := parser.Parse(args)
 	if exited >= 0 { // help was asked for and shown
 		return exited
 	}
 	if err != nil {
 		return report(ctx, at.err, usageError{err.Error()})
+	}
+	if line.Completion.Shell != "" {
+		return report(ctx, at.err, chosen.Run(at))
 	}
 	conn, err := line.Connection.dial()
 	if err != nil {

@@ -120,8 +120,12 @@ type result struct {
 
 // typed runs a command line against the plane, with a person who types that; "" is nobody.
 func (p *plane) typed(ctx context.Context, text string, args ...string) result {
+	return typed(ctx, text, append([]string{"--server", "unix:" + p.socket}, args...))
+}
+
+func typed(ctx context.Context, text string, args []string) result {
 	var out, said bytes.Buffer
-	code := run(ctx, append([]string{"--server", "unix:" + p.socket}, args...), console{
+	code := run(ctx, args, console{
 		in: strings.NewReader(text), out: &out, err: &said, clock: clock.System, zone: time.UTC, asks: text != "",
 	})
 	return result{code, out.String(), said.String()}
