@@ -151,6 +151,7 @@ func pauseFor(ctx context.Context, d time.Duration) error {
 // usersStartServers starts what its user would start: a server that is off and should not be. A host that cannot do it
 // just then is asked again.
 func (w *world) usersStartServers(ctx context.Context) {
+	w.startFallen(ctx)
 	start := func(h *lab.Host) {
 		if state, err := w.power(ctx, h); err != nil || state != "shut off" {
 			return
@@ -164,5 +165,18 @@ func (w *world) usersStartServers(ctx context.Context) {
 	}
 	if w.act.shadowRuns {
 		start(w.Shadow)
+	}
+}
+
+// startFallen starts each libvirtd that has ended by itself, as the unit of its distribution does.
+func (w *world) startFallen(ctx context.Context) {
+	for _, h := range w.Lab.Hosts() {
+		if !h.Alive() || h.Libvirtd.Running() {
+			continue
+		}
+		if err := h.Libvirtd.Start(ctx); err == nil {
+			w.tally.Fallen["libvirtd of "+h.Name]++
+			w.note("  libvirtd of %s had ended by itself and is started again", h.Name)
+		}
 	}
 }

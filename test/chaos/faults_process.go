@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/umbra-dr/umbra/pkg/lab"
+	"github.com/umbra-dr/umbra/pkg/lab/process"
 )
 
 // processFaults end or stop one program.
@@ -75,8 +76,17 @@ func killed(victim func(*world) *lab.Service) injector {
 func hung(victim func(*world) *lab.Service) injector {
 	return func(_ context.Context, w *world) (func(context.Context) error, error) {
 		service := victim(w)
-		again := func(context.Context) error { return service.Signal(unix.SIGCONT) }
-		return again, service.Signal(unix.SIGSTOP)
+		again := func(context.Context) error {
+			if err := service.Signal(unix.SIGCONT); !errors.Is(err, process.ErrGone) {
+				return err
+			}
+			return nil // it has fallen by itself since
+		}
+		err := service.Signal(unix.SIGSTOP)
+		if errors.Is(err, process.ErrGone) {
+			err = errNothingToHit // it had fallen by itself
+		}
+		return again, err
 	}
 }
 

@@ -16,12 +16,14 @@ type Tally struct {
 	Missed map[string]int // that had nothing to hit
 	Checks map[string]int // of each promise
 	Failed map[string]int // operations that failed, which they may under some faults, by reason
+	Fallen map[string]int // programs that ended by themselves
 	Took   time.Duration  // of all cycles together
 }
 
 func newTally() *Tally {
 	return &Tally{
 		Acts: map[string]int{}, Faults: map[string]int{}, Missed: map[string]int{}, Checks: map[string]int{}, Failed: map[string]int{},
+		Fallen: map[string]int{},
 	}
 }
 
@@ -37,6 +39,7 @@ func (t *Tally) Write(out io.Writer) {
 		{"faults that had nothing to hit", t.Missed},
 		{"checks of promises", t.Checks},
 		{"operations that failed, as they may", t.Failed},
+		{"programs that fell by themselves", t.Fallen},
 	} {
 		_, _ = fmt.Fprintf(out, "%s:\n", part.title)
 		for _, name := range slices.Sorted(maps.Keys(part.counts)) {
