@@ -102,7 +102,7 @@ func (w *world) cycle(ctx context.Context, number int) error {
 		}
 		w.counts.pairs++
 	}
-	pair, err := w.pair(ctx, 0)
+	pair, err := w.pair(ctx, observer)
 	if err != nil {
 		return err
 	}
@@ -132,6 +132,7 @@ func (w *world) play(ctx context.Context, r *rand.Rand, p plan) ([][]answer, err
 	for i := range answers {
 		answers[i] = make([]answer, p.copies)
 	}
+	ending := w.fenceWith(p)
 	writes := make([]diskWrite, r.IntN(12))
 	for i := range writes {
 		writes[i] = randomWrite(r)
@@ -192,6 +193,9 @@ func (w *world) play(ctx context.Context, r *rand.Rand, p plan) ([][]answer, err
 		sending()
 		<-broken
 	}
+	if ending {
+		w.fenceOnceStopped(ctx)
+	}
 	work.Wait()
 	return answers, failed
 }
@@ -204,7 +208,7 @@ func (w *world) endForeign(ctx context.Context) {
 // when the pair is gone.
 func (w *world) settle(ctx context.Context, version int) (*umbrav1.DRPair, error) {
 	for {
-		pair, err := w.pair(ctx, 0)
+		pair, err := w.pair(ctx, observer)
 		if pair == nil || err != nil {
 			return nil, err
 		}

@@ -26,13 +26,31 @@ var faults = []fault{
 	{"hostd of the shadow host restarted", func(_ context.Context, w *world, _ *rand.Rand) error {
 		return errors.Join(w.shadow.kill(), w.shadow.start())
 	}},
-	{"control plane killed", func(_ context.Context, w *world, _ *rand.Rand) error {
-		w.killPlane()
+	{"a control plane killed", func(_ context.Context, w *world, r *rand.Rand) error {
+		w.anyPlane(r).kill()
 		return nil
 	}},
-	{"control plane restarted", func(_ context.Context, w *world, _ *rand.Rand) error {
-		w.killPlane()
-		return w.startPlane()
+	{"all control planes killed", func(_ context.Context, w *world, _ *rand.Rand) error {
+		for _, p := range w.planes {
+			p.kill()
+		}
+		return nil
+	}},
+	{"a control plane restarted", func(_ context.Context, w *world, r *rand.Rand) error {
+		p := w.anyPlane(r)
+		p.kill()
+		return p.start()
+	}},
+	{"a control plane loses its lease", func(ctx context.Context, w *world, r *rand.Rand) error { return w.loseLease(ctx, r) }},
+	{"link between the control planes cut", cut(planeMachines[0], planeMachines[1])},
+	{"all control planes away for an hour", func(_ context.Context, w *world, _ *rand.Rand) error {
+		for _, p := range w.planes {
+			p.kill()
+			p.clock.jump(time.Hour)
+		}
+		w.main.clock.jump(time.Hour)
+		w.shadow.clock.jump(time.Hour)
+		return nil
 	}},
 	{"main host without power", func(ctx context.Context, w *world, _ *rand.Rand) error { return w.powerLoss(ctx, w.main) }},
 	{"shadow host without power", func(ctx context.Context, w *world, _ *rand.Rand) error { return w.powerLoss(ctx, w.shadow) }},
@@ -87,8 +105,8 @@ var faults = []fault{
 	{"clock of the main host set back", jump(func(w *world) fastClock { return w.main.clock }, -1)},
 	{"clock of the shadow host set forwards", jump(func(w *world) fastClock { return w.shadow.clock }, 1)},
 	{"clock of the shadow host set back", jump(func(w *world) fastClock { return w.shadow.clock }, -1)},
-	{"clock of the control plane set forwards", jump(func(w *world) fastClock { return w.clock }, 1)},
-	{"clock of the control plane set back", jump(func(w *world) fastClock { return w.clock }, -1)},
+	{"clock of the control plane set forwards", jump(func(w *world) fastClock { return w.planes[0].clock }, 1)},
+	{"clock of the control plane set back", jump(func(w *world) fastClock { return w.planes[0].clock }, -1)},
 }
 
 func cut(a, b string) func(context.Context, *world, *rand.Rand) error {
@@ -129,6 +147,8 @@ func jump(of func(*world) fastClock, sign int64) func(context.Context, *world, *
 		return nil
 	}
 }
+
+func (w *world) anyPlane(r *rand.Rand) *plane { return w.planes[r.IntN(len(w.planes))] }
 
 // powerLoss ends everything on a host at once. Its servers are off afterwards, and their bitmaps are broken.
 func (w *world) powerLoss(ctx context.Context, h *host) error {
@@ -177,5 +197,9 @@ func (w *world) failStore(r *rand.Rand) error {
 
 // revive starts what was killed.
 func (w *world) revive() error {
-	return errors.Join(w.startPlane(), w.main.start(), w.shadow.start())
+	var err error
+	for _, p := range w.planes {
+		err = errors.Join(err, p.start())
+	}
+	return errors.Join(err, w.main.start(), w.shadow.start())
 }

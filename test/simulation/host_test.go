@@ -26,7 +26,10 @@ import (
 	"github.com/umbra-dr/umbra/pkg/transport"
 )
 
+// planePlace is where the control planes are, as links go; each is a machine there.
 const planePlace = "plane"
+
+var planeMachines = []string{"plane-1", "plane-2"}
 
 var quickReconnects = grpc.ConnectParams{
 	Backoff:           backoff.Config{BaseDelay: 5 * time.Millisecond, Multiplier: 1.5, MaxDelay: 50 * time.Millisecond},
@@ -44,6 +47,9 @@ type host struct {
 	boot    int
 	// storeFault is asked at each step of a store's commit.
 	storeFault atomic.Pointer[func(recoverystore.Failpoint) error]
+	// fenced is set while no byte may reach a store; late is what reached one all the same.
+	fenced atomic.Bool
+	late   atomic.Pointer[recoverystore.Failpoint]
 
 	mu     sync.Mutex
 	daemon *daemon // nil while none runs
@@ -78,6 +84,16 @@ func (h *host) alive() *daemon {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.daemon
+}
+
+// stores notes a step of a store's commit.
+func (h *host) stores(p recoverystore.Failpoint) {
+	switch p {
+	case recoverystore.FailDataWritten, recoverystore.FailAfterIndex:
+		if h.fenced.Load() {
+			h.late.Store(&p)
+		}
+	}
 }
 
 // kill ends the daemon: from one instant on nothing of it reaches the hypervisor or the network. What it was writing to its own
@@ -119,6 +135,7 @@ func (h *host) live() (*daemon, error) {
 	received, err := replica.New(replica.Config{
 		StoreDir: h.store(), Journal: kept, Clock: h.clock, Log: h.log,
 		Store: recoverystore.Options{ReserveBytes: -1, Faults: func(p recoverystore.Failpoint) error {
+			h.stores(p)
 			if fault := h.storeFault.Load(); fault != nil {
 				return (*fault)(p)
 			}
@@ -150,7 +167,7 @@ func (h *host) live() (*daemon, error) {
 		die()
 		return nil, errors.Join(err, kept.Close())
 	}
-	plane, err := dialTo(h.network, h.id, planePlace)
+	plane, err := dialPlanes(h.network, h.id)
 	if err != nil {
 		die()
 		return nil, errors.Join(err, kept.Close())

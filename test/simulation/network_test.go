@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 
 	"google.golang.org/grpc/test/bufconn"
@@ -39,8 +40,9 @@ func (n *network) listen(place string) net.Listener {
 }
 
 func (n *network) dial(ctx context.Context, from, to string) (net.Conn, error) {
+	out, in := linksOf(from, to)
 	n.mu.Lock()
-	listener, cut := n.listeners[to], n.down[link{from, to}] || n.down[link{to, from}]
+	listener, cut := n.listeners[to], n.down[out] || n.down[in]
 	n.mu.Unlock()
 	switch {
 	case cut:
@@ -52,11 +54,19 @@ func (n *network) dial(ctx context.Context, from, to string) (net.Conn, error) {
 	if err != nil {
 		return nil, errNobody
 	}
-	w := &wire{Conn: conn, network: n, out: link{from, to}, in: link{to, from}, closed: make(chan struct{})}
+	w := &wire{Conn: conn, network: n, machine: to, out: out, in: in, closed: make(chan struct{})}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.wires[w] = true
 	return w, nil
+}
+
+// linksOf are the links of a connection. All control planes are behind one link, but for that between them.
+func linksOf(from, to string) (out, in link) {
+	if strings.HasPrefix(to, planePlace) && !strings.HasPrefix(from, planePlace) {
+		to = planePlace
+	}
+	return link{from, to}, link{to, from}
 }
 
 // cut ends all connections between two places and lets no new ones be made.
@@ -76,12 +86,16 @@ func (n *network) stall(from, to string) {
 	}
 }
 
-// reset ends all connections between two places; "" is any place.
+// reset ends all connections between two places.
 func (n *network) reset(a, b string) {
+	n.end(func(w *wire) bool { return w.between(a, b) || w.between(b, a) })
+}
+
+func (n *network) end(which func(*wire) bool) {
 	n.mu.Lock()
 	var hit []*wire
 	for w := range n.wires {
-		if w.between(a, b) || w.between(b, a) {
+		if which(w) {
 			hit = append(hit, w)
 		}
 	}
@@ -91,16 +105,16 @@ func (n *network) reset(a, b string) {
 	}
 }
 
-// leave ends everything that a place speaks, as its death does.
-func (n *network) leave(place string) {
+// leave ends everything that a machine speaks, as its death does.
+func (n *network) leave(machine string) {
 	n.mu.Lock()
-	listener := n.listeners[place]
-	delete(n.listeners, place)
+	listener := n.listeners[machine]
+	delete(n.listeners, machine)
 	n.mu.Unlock()
 	if listener != nil {
 		_ = listener.Close()
 	}
-	n.reset(place, "")
+	n.end(func(w *wire) bool { return w.machine == machine || w.out.from == machine })
 }
 
 func (n *network) heal() {
@@ -123,13 +137,14 @@ func (n *network) gate(l link) chan struct{} {
 type wire struct {
 	net.Conn
 	network *network
+	machine string // which listens
 	out, in link
 	closed  chan struct{}
 	once    sync.Once
 }
 
 func (w *wire) between(a, b string) bool {
-	return (a == "" || w.out.from == a) && (b == "" || w.out.to == b)
+	return w.out.from == a && w.out.to == b
 }
 
 func (w *wire) pass(l link) error {

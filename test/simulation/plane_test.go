@@ -3,23 +3,26 @@ package simulation_test
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/client/v3/namespace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/umbra-dr/umbra/controlplane/api"
 	"github.com/umbra-dr/umbra/controlplane/observed"
+	"github.com/umbra-dr/umbra/controlplane/peer"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
 	"github.com/umbra-dr/umbra/controlplane/registry"
 	cpsession "github.com/umbra-dr/umbra/controlplane/session"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/session"
 )
 
 // lease is how long a session may be silent, of the world's time.
@@ -28,17 +31,41 @@ const lease = time.Minute
 // presenceTTL is how long a control plane keeps its sessions when it is not heard of, by etcd's clock, which is ours.
 const presenceTTL = 30 * time.Second
 
-// within is a client that sees only keys of its own, so that many worlds share one etcd.
-func within(ctx context.Context, etcd *clientv3.Client, prefix string) *clientv3.Client {
-	client := clientv3.NewCtxClient(ctx)
-	client.KV = namespace.NewKV(etcd.KV, prefix)
-	client.Watcher = namespace.NewWatcher(etcd.Watcher, prefix)
-	client.Lease = namespace.NewLease(etcd.Lease, prefix)
-	return client
+// plane is a machine on which one control plane after the other lives.
+type plane struct {
+	machine string
+	etcd    *clientv3.Client
+	network *network
+	clock   fastClock
+	log     *slog.Logger
+
+	mu   sync.Mutex
+	stop func() // nil while none lives
 }
 
-// startPlane begins a life of the control plane, wired as its command does it. It returns what ends that life.
-func startPlane(etcd *clientv3.Client, network *network, clock fastClock, log *slog.Logger) (stop func(), err error) {
+// start begins a life. One that is alive is no error.
+func (p *plane) start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stop != nil {
+		return nil
+	}
+	var err error
+	p.stop, err = startPlane(p.machine, p.etcd, p.network, p.clock, p.log)
+	return err
+}
+
+func (p *plane) kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stop != nil {
+		p.stop()
+		p.stop = nil
+	}
+}
+
+// startPlane begins a life of a control plane, wired as its command does it. It returns what ends that life.
+func startPlane(machine string, etcd *clientv3.Client, network *network, clock fastClock, log *slog.Logger) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	records, hosts := store.New(etcd, log), observed.New()
 	cache := store.NewCache(records, clock, log)
@@ -55,9 +82,15 @@ func startPlane(etcd *clientv3.Client, network *network, clock fastClock, log *s
 		}
 		hosts.Know(record.ID, inventory, record.Time, clock.Now())
 	}
-	present := registry.New(registry.Config{Store: records, Observed: hosts, Clock: clock, Log: log, TTL: presenceTTL})
+	present := registry.New(registry.Config{
+		Store: records, Observed: hosts, Clock: clock, Log: log, Address: machine, TTL: presenceTTL,
+	})
+	peers := peer.New(peer.Config{
+		ControlPlanes: present, Observed: hosts, Clock: clock, Log: log,
+		Dial: func(address string) (*grpc.ClientConn, error) { return dialTo(network, machine, address) },
+	})
 	sessions := cpsession.New(cpsession.Config{
-		Records: cache, Observed: hosts, Registry: present, Clock: clock, Log: log, Lease: lease,
+		Records: cache, Observed: hosts, Registry: present, Elsewhere: peers.Ask, Clock: clock, Log: log, Lease: lease,
 		KeepHost: func(ctx context.Context, id string, inventory *umbrav1.Host) error {
 			data, err := proto.Marshal(inventory)
 			if err != nil {
@@ -70,9 +103,10 @@ func startPlane(etcd *clientv3.Client, network *network, clock fastClock, log *s
 		Store: records, Records: cache, Observed: hosts, Self: present.Self(), Clock: clock, Log: log, UnreachableAfter: lease,
 	})
 	deps := api.Deps{Store: records, Cache: cache, Engine: engine, Observed: hosts, Hosts: sessions, Clock: clock, Log: log}
-	server := grpc.NewServer(api.Interceptors(deps)...)
+	server := grpc.NewServer(slices.Concat(present.WhileAlive(), api.Interceptors(deps))...)
 	api.Register(server, deps)
 	umbrav1.RegisterHostSessionServiceServer(server, sessions)
+	umbrav1.RegisterPeerServiceServer(server, peers.Server(sessions.AskHere))
 	var work sync.WaitGroup
 	work.Go(func() { _ = cache.Run(ctx) })
 	work.Go(func() { _ = present.Run(ctx) })
@@ -80,20 +114,41 @@ func startPlane(etcd *clientv3.Client, network *network, clock fastClock, log *s
 	<-present.Ready()
 	work.Go(func() { _ = engine.Run(ctx) })
 	work.Go(func() { _ = sessions.Run(ctx) })
-	listener := network.listen(planePlace)
+	work.Go(func() { _ = peers.Run(ctx) })
+	listener := network.listen(machine)
 	work.Go(func() { _ = server.Serve(listener) })
 	return func() {
-		network.leave(planePlace)
+		network.leave(machine)
 		cancel()
 		server.Stop()
 		work.Wait()
 	}, nil
 }
 
-// dialTo makes a client of a place in the network.
+// dialTo makes a client of a machine in the network.
 func dialTo(network *network, from, to string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:"+to, append(options,
+	return grpc.NewClient("passthrough:"+to, append(options, over(network, from)...)...)
+}
+
+// dialPlanes makes a client of whichever control planes there are. Calls take turns between them.
+func dialPlanes(network *network, from string) (*grpc.ClientConn, error) {
+	return session.Dial(planeMachines, over(network, from)...)
+}
+
+func over(network *network, from string) []grpc.DialOption {
+	return []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(quickReconnects),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return network.dial(ctx, from, to) }))...)
+		grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) { return network.dial(ctx, from, to) }),
+	}
+}
+
+// loseLease ends the lease of one control plane, as a stall would.
+func (w *world) loseLease(ctx context.Context, r *rand.Rand) error {
+	held, err := w.etcd.Get(ctx, "/umbra/presence/control-planes/", clientv3.WithPrefix())
+	if err != nil || len(held.Kvs) == 0 {
+		return err
+	}
+	_, err = w.etcd.Revoke(ctx, clientv3.LeaseID(held.Kvs[r.IntN(len(held.Kvs))].Lease))
+	return err
 }

@@ -43,6 +43,7 @@ func (w *world) judge(ctx context.Context, before *umbrav1.DRPair, p plan, answe
 		w.eventually(ctx, func() error { return w.allows(ctx, state) }),
 		w.operationsMatch(ctx),
 		w.newest(p, answers, points),
+		w.nothingLate(pair),
 		w.frozen(pair, points),
 		w.comparePoints(ctx, pair, points),
 		w.eventually(ctx, func() error { return w.servers(ctx, pair) }),
@@ -52,7 +53,7 @@ func (w *world) judge(ctx context.Context, before *umbrav1.DRPair, p plan, answe
 
 // allows: promise 4. Whether there is a point is told by the shadow host, and that may take a moment.
 func (w *world) allows(ctx context.Context, state umbrav1.DRPairState) error {
-	pair, err := w.pair(ctx, 0)
+	pair, err := w.pair(ctx, observer)
 	if err != nil || pair == nil {
 		return err
 	}

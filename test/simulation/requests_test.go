@@ -26,6 +26,13 @@ const (
 	actDelete   = umbrav1.DRPairAction_DR_PAIR_ACTION_DELETE
 )
 
+const (
+	// observer is the caller that only looks, in the history of calls.
+	observer = 0
+	// callMax bounds one call.
+	callMax = 10 * time.Second
+)
+
 // request is one request of a caller, which may be sent more than once.
 type request struct {
 	action umbrav1.DRPairAction
@@ -51,7 +58,7 @@ func (w *world) draw(r *rand.Rand, action umbrav1.DRPairAction, points []*umbrav
 
 // once sends a request once.
 func (w *world) once(ctx context.Context, q request) (string, error) {
-	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
+	ctx, stop := context.WithTimeout(ctx, callMax)
 	defer stop()
 	name := "drPairs/" + w.subject.id
 	switch q.action {
@@ -138,7 +145,7 @@ func (w *world) tell(caller int, q request, a answer, called int64) {
 func (w *world) pair(ctx context.Context, caller int) (*umbrav1.DRPair, error) {
 	for {
 		called := time.Since(w.told.began).Nanoseconds()
-		bounded, stop := context.WithTimeout(ctx, 10*time.Second)
+		bounded, stop := context.WithTimeout(ctx, callMax)
 		got, err := w.failover.GetDRPair(bounded, &umbrav1.GetDRPairRequest{Name: "drPairs/" + w.subject.id})
 		stop()
 		if err == nil {
@@ -165,7 +172,7 @@ func (w *world) pair(ctx context.Context, caller int) (*umbrav1.DRPair, error) {
 // points lists the pair's points, newest first.
 func (w *world) points(ctx context.Context) ([]*umbrav1.RecoveryPoint, error) {
 	for {
-		bounded, stop := context.WithTimeout(ctx, 10*time.Second)
+		bounded, stop := context.WithTimeout(ctx, callMax)
 		got, err := w.failover.ListRecoveryPoints(bounded, &umbrav1.ListRecoveryPointsRequest{Parent: "drPairs/" + w.subject.id, PageSize: 1000})
 		stop()
 		if err == nil {

@@ -42,6 +42,9 @@ func (w *world) servers(ctx context.Context, pair *umbrav1.DRPair) error {
 	}, pair.GetState()) {
 		return nil
 	}
+	if w.subject.onReturn == umbrav1.OnMainReturn_ON_MAIN_RETURN_LEAVE_RUNNING {
+		return nil
+	}
 	if main.Power == hypervisor.PowerRunning && w.connected(ctx, w.main, w.subject.server) {
 		return fmt.Errorf("promise 2: the main server runs with its network in %s, epoch %d", pair.GetState(), pair.GetEpoch())
 	}

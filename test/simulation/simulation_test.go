@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	cyclesWanted = flag.Int("cycles", 0, "cycles to run in all, a whole number of worlds; 0: none")
+	cyclesWanted = flag.Int("cycles", 160, "cycles to run in all, a whole number of worlds")
 	minutesMax   = flag.Float64("minutes", 0, "end after so many minutes; 0: when the cycles are done")
 	firstSeed    = flag.Uint64("seed", 1, "the first world's seed; each world has the next one")
 	worldsAtOnce = flag.Int("worlds", 8, "worlds that run side by side")
@@ -33,15 +33,15 @@ var (
 // cyclesPerWorld is how long a world lives: a seed that fails is shown again within seconds.
 const cyclesPerWorld = 20
 
+// progressEvery is after how many cycles a run says how far it is.
+const progressEvery = 1000
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	goleak.VerifyTestMain(m)
 }
 
 func TestNoPromiseIsBrokenWhateverBreaks(t *testing.T) {
-	if *cyclesWanted == 0 {
-		t.Skip("runs by make simulate")
-	}
 	seeds := (*cyclesWanted + cyclesPerWorld - 1) / cyclesPerWorld
 	dir, err := memoryDir("umbra-etcd-")
 	if err != nil {
@@ -68,6 +68,9 @@ func TestNoPromiseIsBrokenWhateverBreaks(t *testing.T) {
 				lived, err := live(t.Context(), seed, etcd)
 				mu.Lock()
 				all.add(lived)
+				if all.cycles/progressEvery > (all.cycles-lived.cycles)/progressEvery {
+					t.Logf("%d cycles in %v", all.cycles, time.Since(began).Round(time.Second))
+				}
 				if err != nil {
 					t.Errorf("seed %d: %v\nto see it again: make simulate SEED=%d CYCLES=%d", seed, err, seed, cyclesPerWorld)
 				}

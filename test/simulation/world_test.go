@@ -30,13 +30,12 @@ type world struct {
 	dir     string
 	etcd    *clientv3.Client
 	network *network
-	clock   fastClock // of the control plane
+	clock   fastClock // which nothing sets
 	logged  *tail
 	log     *slog.Logger
 
 	main, shadow *host
-	planeMu      sync.Mutex
-	stopPlane    func() // nil while the control plane is away
+	planes       []*plane // one, or two on the same etcd
 	conn         *grpc.ClientConn
 	failover     umbrav1.FailoverServiceClient
 	protection   umbrav1.ProtectionServiceClient
@@ -81,11 +80,17 @@ func newWorld(seed uint64, etcd *clientv3.Client) (*world, error) {
 	if w.shadow, err = newHost("b", dir, w.network, began, seed+1, w.log); err != nil {
 		return nil, err
 	}
-	if w.conn, err = dialTo(w.network, "client", planePlace); err != nil {
+	for i := range 1 + int(seed%2) {
+		machine := planeMachines[i]
+		w.planes = append(w.planes, &plane{
+			machine: machine, etcd: w.etcd, network: w.network, clock: newClock(began), log: w.log.With("part", machine),
+		})
+	}
+	if w.conn, err = dialPlanes(w.network, "client"); err != nil {
 		return nil, err
 	}
 	w.failover, w.protection = umbrav1.NewFailoverServiceClient(w.conn), umbrav1.NewProtectionServiceClient(w.conn)
-	return w, errors.Join(w.startPlane(), w.main.start(), w.shadow.start())
+	return w, w.revive()
 }
 
 // memoryDir is a folder in memory where there is one: nothing here loses its power, so waiting for a disk would prove nothing.
@@ -96,30 +101,12 @@ func memoryDir(prefix string) (string, error) {
 	return os.MkdirTemp("", prefix)
 }
 
-func (w *world) startPlane() error {
-	w.planeMu.Lock()
-	defer w.planeMu.Unlock()
-	if w.stopPlane != nil {
-		return nil
-	}
-	var err error
-	w.stopPlane, err = startPlane(w.etcd, w.network, w.clock, w.log.With("part", "control plane"))
-	return err
-}
-
-func (w *world) killPlane() {
-	w.planeMu.Lock()
-	defer w.planeMu.Unlock()
-	if w.stopPlane != nil {
-		w.stopPlane()
-		w.stopPlane = nil
-	}
-}
-
 func (w *world) close() error {
 	w.heal()
 	err := errors.Join(w.main.kill(), w.shadow.kill())
-	w.killPlane()
+	for _, p := range w.planes {
+		p.kill()
+	}
 	w.main.machine.Close()
 	w.shadow.machine.Close()
 	return errors.Join(err, w.conn.Close(), os.RemoveAll(w.dir))
@@ -146,7 +133,7 @@ func (w *world) protect(ctx context.Context, r *rand.Rand) error {
 	s := &subject{
 		id: "pair-" + name, server: name, history: history, requests: map[string]string{}, verified: map[string]bool{},
 		frozen:   map[uint64][]string{},
-		onReturn: umbrav1.OnMainReturn(1 + r.IntN(2)),
+		onReturn: umbrav1.OnMainReturn(1 + r.IntN(3)),
 	}
 	for range r.IntN(20) {
 		w.main.machine.guestWrites(ctx, name, randomWrite(r))
@@ -173,6 +160,7 @@ func (w *world) protect(ctx context.Context, r *rand.Rand) error {
 			return fmt.Errorf("protecting %s: %w", name, err)
 		}
 	}
+	w.shadow.fenced.Store(false)
 	w.subject = s
 	return nil
 }
