@@ -87,6 +87,17 @@ chaos: packages build ## Break it on purpose on real libvirt hosts and check eve
 	$(GO_BUILD) -o $(BIN)/umbra-chaos ./test/chaos/umbra-chaos
 	$(BIN)/umbra-chaos --cycles=$(CYCLES) --minutes=$(MINUTES) --seed=$(SEED) --first=$(FIRST) --keep
 
+# Each decoder of bytes that others wrote, one after another. A crasher is kept under its package's testdata/fuzz: commit it
+# with the fix, and every test run tries it again.
+FUZZTIME ?= 1m
+.PHONY: fuzz
+fuzz: ## Fuzz every decoder, each for FUZZTIME (1m)
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' $$(go list -f '{{.Dir}}' ./...) | sort -u | \
+	while IFS=: read -r file target; do \
+	  target=$${target#func }; echo "$$target"; \
+	  go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5s "$$(dirname "$$file")" </dev/null; \
+	done
+
 # The race detector needs cgo, hence a C compiler; nothing else in the project does.
 .PHONY: compiler
 compiler:
