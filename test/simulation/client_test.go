@@ -32,7 +32,7 @@ func TestTheCommandLineClientGoesFromProtectionToCommit(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	w, err := newWorld(1, etcd)
+	w, err := newWorld(2, etcd) // with one control plane
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func newClient(t *testing.T, w *world) func(ctx context.Context, args ...string)
 // lead copies between a client and the control plane until either ends.
 func lead(w *world, client net.Conn) {
 	defer client.Close()
-	plane, err := w.network.dial(context.Background(), "client", planePlace)
+	plane, err := w.network.dial(context.Background(), "client", planeMachines[0])
 	if err != nil {
 		return
 	}
