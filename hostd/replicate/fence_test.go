@@ -328,16 +328,26 @@ func (h *hanger) EndBackup(ctx context.Context, server, runDir string) error {
 	return err
 }
 
-func TestABackupJobThatCouldNotBeEndedIsEndedWhileTheServerIsFenced(t *testing.T) {
-	r := build(t, mib)
-	h := &hanger{testSource: r.source, ended: make(chan struct{}, 1)}
-	h.fails.Store(2)
-	r.cfg.Source = h
-	r.start()
-	r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_FENCED, r.assign(fenceWith(disconnectPolicy)))
-	select {
-	case <-h.ended:
-	case <-time.After(30 * time.Second):
-		t.Error("the job is never ended")
+func TestABackupJobThatCouldNotBeEndedIsEndedWhileTheServerIsFencedOrPaused(t *testing.T) {
+	for _, c := range []struct {
+		phase  umbrav1.MainPhase
+		change func(*umbrav1.Assignment, *umbrav1.MainAssignment)
+	}{
+		{umbrav1.MainPhase_MAIN_PHASE_FENCED, fenceWith(disconnectPolicy)},
+		{umbrav1.MainPhase_MAIN_PHASE_PAUSED, mode(umbrav1.MainMode_MAIN_MODE_PAUSE)},
+	} {
+		t.Run(c.phase.String(), func(t *testing.T) {
+			r := build(t, mib)
+			h := &hanger{testSource: r.source, ended: make(chan struct{}, 1)}
+			h.fails.Store(2)
+			r.cfg.Source = h
+			r.start()
+			r.untilPhase(c.phase, r.assign(c.change))
+			select {
+			case <-h.ended:
+			case <-time.After(30 * time.Second):
+				t.Error("the job is never ended")
+			}
+		})
 	}
 }
