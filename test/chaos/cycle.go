@@ -151,8 +151,8 @@ func pauseFor(ctx context.Context, d time.Duration) error {
 // usersStartServers starts what its user would start: a server that is off and should not be. A host that cannot do it
 // just then is asked again.
 func (w *world) usersStartServers(ctx context.Context) {
-	w.startFallen(ctx)
 	start := func(h *lab.Host) {
+		w.startFallen(ctx, h)
 		if state, err := w.power(ctx, h); err != nil || state != "shut off" {
 			return
 		}
@@ -168,15 +168,14 @@ func (w *world) usersStartServers(ctx context.Context) {
 	}
 }
 
-// startFallen starts each libvirtd that has ended by itself, as the unit of its distribution does.
-func (w *world) startFallen(ctx context.Context) {
-	for _, h := range w.Lab.Hosts() {
-		if !h.Alive() || h.Libvirtd.Running() {
-			continue
-		}
-		if err := h.Libvirtd.Start(ctx); err == nil {
-			w.tally.Fallen["libvirtd of "+h.Name]++
-			w.note("  libvirtd of %s had ended by itself and is started again", h.Name)
-		}
+// startFallen starts a libvirtd that has ended by itself, as the unit of its distribution does. The act that is under way must
+// not start or stop the host meanwhile.
+func (w *world) startFallen(ctx context.Context, h *lab.Host) {
+	if !h.Alive() || h.Libvirtd.Running() {
+		return
+	}
+	if err := h.Libvirtd.Start(ctx); err == nil {
+		w.tally.Fallen["libvirtd of "+h.Name]++
+		w.note("  libvirtd of %s had ended by itself and is started again", h.Name)
 	}
 }
