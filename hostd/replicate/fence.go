@@ -60,7 +60,7 @@ func (f *fencing) round(ctx context.Context) time.Duration {
 		return fenceRetry
 	}
 	w.reportFenced(message)
-	f.endJob(ctx)
+	f.jobEnded = f.jobEnded || w.endLeftJob(ctx, fenceEndMax)
 	if !f.shutDown {
 		return fenceEvery
 	}
@@ -93,20 +93,6 @@ func (f *fencing) failed(ctx context.Context, err error) {
 	w.status.change(func(v *view) {
 		v.phase, v.failure = umbrav1.MainPhase_MAIN_PHASE_ERROR, failureOf(err, w.cfg.Clock.Now())
 	})
-}
-
-// endJob ends, once, a backup job that an earlier life of the daemon left, or that could not be ended when its cycle was. One that
-// still cannot be ended is tried again with the next round.
-func (f *fencing) endJob(ctx context.Context) {
-	if f.jobEnded {
-		return
-	}
-	server := f.worker.desired.current().GetMain().GetServer()
-	err := f.worker.endBackup(ctx, server, fenceEndMax)
-	if err != nil {
-		f.worker.log.Warn("a backup job remains on the fenced server", "server", server, "error", err)
-	}
-	f.jobEnded = err == nil
 }
 
 // restrain makes the server harmless, as the policy asks and as fast as can be, and says for a person what it is now.

@@ -49,6 +49,17 @@ func (w *worker) endBackup(ctx context.Context, server string, within time.Durat
 	return nil
 }
 
+// endLeftJob ends a backup job that an earlier life of the daemon left, or that could not be ended when its cycle was. It tells
+// whether none remains; one that does is to be tried again.
+func (w *worker) endLeftJob(ctx context.Context, within time.Duration) bool {
+	server := w.desired.current().GetMain().GetServer()
+	err := w.endBackup(ctx, server, within)
+	if err != nil {
+		w.log.Warn("a backup job remains on a server that does not replicate", "server", server, "error", err)
+	}
+	return err == nil
+}
+
 // beginJob begins a backup job for the disks and tells the shadow. The caller owes an end, unless there is an error.
 func (s *session) beginJob(ctx context.Context, since string) (*job, error) {
 	w := s.worker

@@ -134,8 +134,7 @@ func (w *worker) openLedger(ctx context.Context, a *umbrav1.Assignment) error {
 
 // rest is PAUSE: no job runs, checkpoints go on tracking. A job that cannot be ended is tried again until it is.
 func (w *worker) rest(ctx context.Context) {
-	server := w.desired.current().GetMain().GetServer()
-	ended := w.restJob(ctx, server)
+	ended := w.endLeftJob(ctx, endMax)
 	w.status.change(func(v *view) { v.phase, v.failure = umbrav1.MainPhase_MAIN_PHASE_PAUSED, nil })
 	for ctx.Err() == nil {
 		if _, err := w.server(ctx); err != nil && ctx.Err() == nil {
@@ -146,17 +145,10 @@ func (w *worker) rest(ctx context.Context) {
 			continue
 		}
 		w.pause(ctx, movingBeat)
-		ended = w.restJob(ctx, server)
+		if ctx.Err() == nil { // whatever comes next must not wait for another try
+			ended = w.endLeftJob(ctx, endMax)
+		}
 	}
-}
-
-// restJob ends the paused server's backup job, and tells whether none remains.
-func (w *worker) restJob(ctx context.Context, server string) bool {
-	err := w.endBackup(ctx, server, endMax)
-	if err != nil && ctx.Err() == nil {
-		w.log.Warn("a backup job remains on the paused server", "server", server, "error", err)
-	}
-	return err == nil
 }
 
 // replicate is REPLICATE: streams, one after the other, until ctx ends.
