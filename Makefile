@@ -23,6 +23,7 @@ GO_BUILD := CGO_ENABLED=0 go build -trimpath
 
 BUF := $(TOOLS)/buf
 GOLANGCI_LINT := $(TOOLS)/golangci-lint
+GOVULNCHECK := $(TOOLS)/govulncheck
 PROTO_PLUGINS := $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
 VALIDATE_PROTO := $(PROTO_DEPS)/protovalidate/buf/validate/validate.proto
 
@@ -152,6 +153,11 @@ buf-lint: $(BUF) $(VALIDATE_PROTO) ## Lint the protos only
 vet: ## Run go vet
 	go vet ./...
 
+# For the newest database instead of the pinned one: make vulncheck VULNDB=https://vuln.go.dev
+.PHONY: vulncheck
+vulncheck: $(GOVULNCHECK) ## Look for known vulnerabilities in code that the commands reach
+	.ci/vulncheck $(GOVULNCHECK) $(VULNDB)
+
 .PHONY: breaking
 breaking: $(BUF) $(VALIDATE_PROTO) ## Refuse API changes that break clients of the last version
 	.ci/breaking $(BUF) $(PROTO_DEPS)
@@ -179,7 +185,7 @@ $(VALIDATE_PROTO): tools/protovalidate.mod
 ##@ Tools
 
 .PHONY: tools
-tools: $(BUF) $(PROTO_PLUGINS) $(GOLANGCI_LINT) $(TOOLS)/grpcurl ## Build every pinned tool into build/tools
+tools: $(BUF) $(PROTO_PLUGINS) $(GOLANGCI_LINT) $(GOVULNCHECK) $(TOOLS)/grpcurl ## Build every pinned tool into build/tools
 
 # One module file for each tool: sharing one would let a tool's requirements move another tool off
 # its pin (buf asks for a protobuf newer than the one the generated code is written for).
