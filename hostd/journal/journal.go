@@ -4,14 +4,18 @@
 package journal
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/umbra-dr/umbra/pkg/boltfile"
 )
 
 // Kind names a set of records, each keyed by pair. A kind is written by one package only.
@@ -26,33 +30,67 @@ const (
 	Identity     Kind = "identity"     // hostd/enrolment: this host's key and certificate, under one name instead of a pair's
 )
 
+var kinds = []Kind{Assignments, Replicate, Replica, ShadowServer, Identity}
+
 const lockTimeout = 10 * time.Second
 
 // Journal is safe for concurrent use.
-type Journal struct{ db *bbolt.DB }
+type Journal struct{ db *boltfile.DB }
 
-// Open opens the journal in dir, which it makes if needed. It fails when another hostd holds it.
+// ErrCorrupt says that the journal was damaged by something else than hostd. It is all that this host has promised, so nothing is done
+// without it.
+var ErrCorrupt = errors.New("the journal is damaged; docs/troubleshooting.md says what to do")
+
+// Open opens the journal in dir, which it makes if needed. It fails when another hostd holds it. Error: ErrCorrupt.
 func Open(dir string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the journal's folder: %w", err)
 	}
 	path := filepath.Join(dir, "journal.db")
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout})
+	db, err := boltfile.Open(context.Background(), path, 0o600, bbolt.Options{Timeout: lockTimeout})
 	if err != nil {
-		return nil, fmt.Errorf("opening the journal %s: %w", path, err)
+		return nil, fmt.Errorf("opening the journal %s: %w", path, corrupt(err))
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, kind := range []Kind{Assignments, Replicate, Replica, ShadowServer, Identity} {
-			if _, err := tx.CreateBucketIfNotExists([]byte(kind)); err != nil {
-				return err
-			}
+	j := &Journal{db: db}
+	err = j.update(prepare)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("preparing the journal %s: %w", path, err), db.Close())
+	}
+	return j, nil
+}
+
+// prepare makes the buckets that an earlier version did not have. One that is missing while there is a name of no kind was not
+// always missing.
+func prepare(tx *bbolt.Tx) error {
+	strange := tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+		if b == nil || !slices.Contains(kinds, Kind(name)) {
+			return fmt.Errorf("%w: it has records of a kind %q", ErrCorrupt, name)
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("preparing the journal: %w", err), db.Close())
+	for _, kind := range kinds {
+		if tx.Bucket([]byte(kind)) != nil {
+			continue
+		}
+		if strange != nil {
+			return strange
+		}
+		if _, err := tx.CreateBucket([]byte(kind)); err != nil {
+			return err
+		}
 	}
-	return &Journal{db: db}, nil
+	return nil
+}
+
+func (j *Journal) view(fn func(*bbolt.Tx) error) error { return corrupt(j.db.View(fn)) }
+
+func (j *Journal) update(fn func(*bbolt.Tx) error) error { return corrupt(j.db.Update(fn)) }
+
+func corrupt(err error) error {
+	if errors.Is(err, boltfile.ErrCorrupt) {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
 }
 
 // Close closes the file.
@@ -64,7 +102,7 @@ func Save[T any](j *Journal, kind Kind, pair string, record T) error {
 	if err != nil {
 		return fmt.Errorf("encoding the %s record of pair %s: %w", kind, pair, err)
 	}
-	err = j.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(kind)).Put([]byte(pair), data) })
+	err = j.update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(kind)).Put([]byte(pair), data) })
 	if err != nil {
 		return fmt.Errorf("storing the %s record of pair %s: %w", kind, pair, err)
 	}
@@ -73,7 +111,7 @@ func Save[T any](j *Journal, kind Kind, pair string, record T) error {
 
 // Load gets the record of a pair. found is false when there is none.
 func Load[T any](j *Journal, kind Kind, pair string) (record T, found bool, err error) {
-	err = j.db.View(func(tx *bbolt.Tx) error {
+	err = j.view(func(tx *bbolt.Tx) error {
 		data := tx.Bucket([]byte(kind)).Get([]byte(pair))
 		if data == nil {
 			return nil
@@ -90,7 +128,7 @@ func Load[T any](j *Journal, kind Kind, pair string) (record T, found bool, err 
 // All gets every record of a kind, by pair.
 func All[T any](j *Journal, kind Kind) (map[string]T, error) {
 	records := map[string]T{}
-	err := j.db.View(func(tx *bbolt.Tx) error {
+	err := j.view(func(tx *bbolt.Tx) error {
 		return tx.Bucket([]byte(kind)).ForEach(func(pair, data []byte) error {
 			var record T
 			if err := json.Unmarshal(data, &record); err != nil {
@@ -112,7 +150,7 @@ func OtherPair(recorded, uid string) bool { return recorded != "" && uid != "" &
 
 // Delete removes the record of a pair. None is no error.
 func Delete(j *Journal, kind Kind, pair string) error {
-	err := j.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(kind)).Delete([]byte(pair)) })
+	err := j.update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(kind)).Delete([]byte(pair)) })
 	if err != nil {
 		return fmt.Errorf("removing the %s record of pair %s: %w", kind, pair, err)
 	}

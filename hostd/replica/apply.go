@@ -84,7 +84,7 @@ func (p *pair) prepare(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		p.setFailure(internalFailure(p.r.cfg.Clock.Now(), err))
+		p.setFailure(storeFailure(p.r.cfg.Clock.Now(), err))
 		if rec.ResyncPending {
 			return err
 		}

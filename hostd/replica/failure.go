@@ -78,6 +78,18 @@ func internalFailure(now time.Time, err error) *umbrav1.Failure {
 	return f
 }
 
+// indexDamaged is for a store that can say nothing about its points any more.
+func indexDamaged(now time.Time, err error) *umbrav1.Failure {
+	f := newFailure(now, codes.DataLoss, umbrav1.ErrorReason_ERROR_REASON_INTERNAL, false, err.Error())
+	f.PossibleCauses = []string{"A disk of the shadow host, or its memory, altered the index of the pair's recovery points."}
+	f.RecommendedActions = []string{
+		"Look at the shadow host's system log, and replace the disk if it has errors. Other pairs are not affected.",
+		"If the stores' file system has a snapshot, stop hostd, put back the whole folder of the pair from it, and start hostd.",
+		"Otherwise the points are lost: delete the pair and protect the server anew.",
+	}
+	return f
+}
+
 func isStoreFailure(f *umbrav1.Failure) bool {
 	return f.GetReason() == umbrav1.ErrorReason_ERROR_REASON_INTERNAL
 }
@@ -91,6 +103,8 @@ func storeFailure(now time.Time, err error) *umbrav1.Failure {
 		return noSpace(now, err.Error())
 	case errors.Is(err, recoverystore.ErrDiskSizeChanged):
 		return disksChanged(now, err)
+	case errors.Is(err, recoverystore.ErrCorruptIndex):
+		return indexDamaged(now, err)
 	default:
 		return internalFailure(now, err)
 	}

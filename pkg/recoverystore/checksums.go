@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"go.etcd.io/bbolt"
 )
@@ -110,35 +111,29 @@ func (s *Store) chunkChecksums(ctx context.Context, d *disk, k chunkKey, first i
 // moment under mu: a commit moves content from one to the other, and it is in one of them, or in both.
 func (s *Store) latest(c *cells, k chunkKey) (damaged chunkBits, err error) {
 	s.mu.Lock()
-	tx, err := s.idx.db.Begin(false)
-	if err != nil {
-		s.mu.Unlock()
-		return damaged, fmt.Errorf("read index: %w", err)
-	}
-	defer func() { err = errors.Join(err, tx.Rollback()) }()
-	if bits := s.damage.latest[k]; bits != nil {
-		damaged = *bits
-	}
-	var pending entry
-	if s.handle != nil {
-		if e := s.handle.pending[k]; e != nil {
-			pending = entry{slices.Clone(e.runs), slices.Clone(e.sums)}
+	unlock := sync.OnceFunc(s.mu.Unlock)
+	defer unlock()
+	err = s.idx.view(func(tx *bbolt.Tx) error {
+		if bits := s.damage.latest[k]; bits != nil {
+			damaged = *bits
 		}
-	}
-	s.mu.Unlock()
-	if err := resolveSafely(tx, c, k); err != nil {
-		return damaged, err
-	}
-	c.lay(pending, nil)
-	for _, r := range pending.runs {
-		for i := r.first; i < r.end(); i++ {
-			damaged.clear(i)
+		var pending entry
+		if s.handle != nil {
+			if e := s.handle.pending[k]; e != nil {
+				pending = entry{slices.Clone(e.runs), slices.Clone(e.sums)}
+			}
 		}
-	}
-	return damaged, nil
-}
-
-func resolveSafely(tx *bbolt.Tx, c *cells, k chunkKey) (err error) {
-	defer recoverCorrupt(&err)
-	return chunksOf(tx).resolve(c, k, maxSeq, true)
+		unlock()
+		if err := chunksOf(tx).resolve(c, k, maxSeq, true); err != nil {
+			return err
+		}
+		c.lay(pending, nil)
+		for _, r := range pending.runs {
+			for i := r.first; i < r.end(); i++ {
+				damaged.clear(i)
+			}
+		}
+		return nil
+	})
+	return damaged, err
 }

@@ -71,9 +71,7 @@ func (s *Store) EnsureDisks(ctx context.Context, specs []DiskSpec) error {
 
 // disksDiffer says whether there is anything to do; not when the store is closed.
 func (s *Store) disksDiffer(specs []DiskSpec) (bool, error) {
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
+	closed := s.Stopped()
 	return closed == nil && !slices.Equal(specs, s.Disks()), closed
 }
 

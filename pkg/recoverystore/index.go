@@ -1,6 +1,7 @@
 package recoverystore
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/umbra-dr/umbra/pkg/boltfile"
 )
 
 // Buckets of the index.
@@ -24,6 +27,11 @@ var (
 	bucketDamage = []byte("damage")
 	bucketViews  = []byte("views")
 	bucketTails  = []byte("tails")
+
+	buckets = [][]byte{
+		bucketMeta, bucketPoints, bucketBlobs, bucketDraft, bucketLocs, bucketSums,
+		bucketBirths, bucketFree, bucketDamage, bucketViews, bucketTails,
+	}
 )
 
 // Keys in meta and draft.
@@ -46,11 +54,11 @@ const (
 	indexFill = 0.9
 )
 
-// index is the bbolt database; it turns its panics, which a corrupt page can cause, into errors.
-type index struct{ db *bbolt.DB }
+// index is the database; what is wrong with the file is an ErrCorruptIndex.
+type index struct{ db *boltfile.DB }
 
-func openIndex(dir string, opts Options) (*index, error) {
-	db, err := bbolt.Open(filepath.Join(dir, indexFileName), indexFileMode, &bbolt.Options{
+func openIndex(ctx context.Context, dir string, opts Options) (*index, error) {
+	db, err := boltfile.Open(ctx, filepath.Join(dir, indexFileName), indexFileMode, bbolt.Options{
 		Timeout:         opts.LockTimeout,
 		InitialMmapSize: indexMapBytes,
 		FreelistType:    bbolt.FreelistMapType,
@@ -59,26 +67,25 @@ func openIndex(dir string, opts Options) (*index, error) {
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, ErrLocked
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("%w: %w", ErrCorruptIndex, err)
 	case err != nil:
-		return nil, fmt.Errorf("open recovery store index: %w", err)
+		return nil, fmt.Errorf("open recovery store index: %w", corruptIndex(err))
 	}
 	if opts.wrapIndex != nil {
-		opts.wrapIndex(db)
+		opts.wrapIndex(db.Bolt())
 	}
 	return &index{db}, nil
 }
 
-func (x *index) view(fn func(tx *bbolt.Tx) error) (err error) {
-	defer recoverCorrupt(&err)
-	return x.db.View(fn)
+func corruptIndex(err error) error {
+	if errors.Is(err, boltfile.ErrCorrupt) {
+		return fmt.Errorf("%w: %w", ErrCorruptIndex, err)
+	}
+	return err
 }
 
-func (x *index) update(fn func(tx *bbolt.Tx) error) (err error) {
-	defer recoverCorrupt(&err)
-	return x.db.Update(fn)
-}
+func (x *index) view(fn func(tx *bbolt.Tx) error) error { return corruptIndex(x.db.View(fn)) }
+
+func (x *index) update(fn func(tx *bbolt.Tx) error) error { return corruptIndex(x.db.Update(fn)) }
 
 // shows says whether a transaction whose commit failed is there for readers: on disk it may be or not.
 func (x *index) shows(id int) bool {
@@ -90,22 +97,19 @@ func (x *index) shows(id int) bool {
 	return newest >= id
 }
 
-func recoverCorrupt(err *error) {
-	if p := recover(); p != nil {
-		*err = fmt.Errorf("%w: %v", ErrCorruptIndex, p)
-	}
-}
-
-// prepare makes the buckets of a new index and checks the format of an old one.
+// prepare makes the buckets of a new index, and checks that an old one has them all and is of a format that is known.
 func (x *index) prepare() error {
 	return x.update(func(tx *bbolt.Tx) error {
 		if meta := tx.Bucket(bucketMeta); meta != nil {
-			return checkFormat(meta)
+			if err := checkFormat(meta); err != nil {
+				return err
+			}
+			return checkBuckets(tx)
 		}
-		for _, name := range [][]byte{
-			bucketMeta, bucketPoints, bucketBlobs, bucketDraft, bucketLocs, bucketSums,
-			bucketBirths, bucketFree, bucketDamage, bucketViews, bucketTails,
-		} {
+		if key, _ := tx.Cursor().First(); key != nil {
+			return fmt.Errorf("%w: no bucket %s", ErrCorruptIndex, bucketMeta)
+		}
+		for _, name := range buckets {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return fmt.Errorf("make bucket %s: %w", name, err)
 			}
@@ -115,6 +119,15 @@ func (x *index) prepare() error {
 		}
 		return tx.Bucket(bucketMeta).Put(keyFormat, uintValue(FormatVersion))
 	})
+}
+
+func checkBuckets(tx *bbolt.Tx) error {
+	for _, name := range buckets {
+		if tx.Bucket(name) == nil {
+			return fmt.Errorf("%w: no bucket %s", ErrCorruptIndex, name)
+		}
+	}
+	return nil
 }
 
 func checkFormat(meta *bbolt.Bucket) error {

@@ -21,7 +21,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o751); err != nil { //nolint:gosec // see above
 		return nil, fmt.Errorf("make recovery store directory: %w", err)
 	}
-	idx, err := openIndex(dir, opts)
+	idx, err := openIndex(ctx, dir, opts)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package recoverystore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,7 +72,7 @@ func (s *Store) closeFiles() error {
 
 // Remove deletes a store that nobody has open, points and all. Error: ErrLocked.
 func Remove(dir string) error {
-	idx, err := openIndex(dir, Options{}.withDefaults())
+	idx, err := openIndex(context.Background(), dir, Options{}.withDefaults())
 	if errors.Is(err, ErrLocked) {
 		return err
 	}
@@ -112,6 +113,16 @@ func (s *Store) stop(cause error) error {
 func (s *Store) Stopped() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.stopped()
+}
+
+// stopped needs mu.
+func (s *Store) stopped() error {
+	if s.closed == nil {
+		if err := s.idx.db.Broken(); err != nil {
+			s.closed = fmt.Errorf("%w: %w", ErrClosed, corruptIndex(err))
+		}
+	}
 	return s.closed
 }
 
@@ -137,10 +148,11 @@ func (s *Store) enter() error {
 	s.ops.RLock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed != nil {
+	err := s.stopped()
+	if err != nil {
 		s.ops.RUnlock()
 	}
-	return s.closed
+	return err
 }
 
 func (s *Store) leave() { s.ops.RUnlock() }
