@@ -190,8 +190,19 @@ type Target interface {
 	PullStart(ctx context.Context, server, disk string) error
 	// PullStatus tells how far it is, or ErrNotFound when no pull is running.
 	PullStatus(ctx context.Context, server, disk string) (BlockJob, error)
-	// Backed tells whether the disk of the running server still has a backing file.
+	// Backed tells whether the disk of the running server still has a backing file. What a pull has copied is lost when the
+	// server crashes before its next Suspend.
 	Backed(ctx context.Context, server, disk string) (bool, error)
+	// SetRunTag puts a word on the run of a server, from its start to its end: a server that was started again has none. ""
+	// takes it away. ErrNotRunning when it is off.
+	SetRunTag(ctx context.Context, server, tag string) error
+	// RunTag is the word, or "".
+	RunTag(ctx context.Context, server string) (string, error)
+	// Suspend stops the guest of a running server, and has everything written out that was written or pulled to its disks. One that
+	// is paused already is left as it is, and nothing is written out. ErrNotRunning when it is off.
+	Suspend(ctx context.Context, server string) error
+	// Resume lets the guest go on. One that runs is no error. ErrNotRunning when it is off.
+	Resume(ctx context.Context, server string) error
 	// AgentPing asks the guest agent for an answer; ErrAgent when there is none.
 	AgentPing(ctx context.Context, server string) error
 }

@@ -2,12 +2,10 @@ package shadowserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
-	"github.com/umbra-dr/umbra/hostd/hypervisor"
 )
 
 const (
@@ -73,91 +71,33 @@ func (w *worker) planCommit(deletes bool) {
 // flatten copies everything that the server's disks still take from the recovery point into them, then makes that
 // so for the definition, and then removes the other attempts.
 func (w *worker) flatten(ctx context.Context) (string, error) {
+	p := &pull{worker: w}
 	if w.rec.Commit == commitFlattening {
-		if err := w.pullAll(ctx); err != nil {
+		if err := p.until(ctx, p.settled); err != nil {
 			return "", err
 		}
-		if err := w.defineStandAlone(ctx); err != nil {
+		if err := w.save(func(r *record) { r.Commit, r.Suspending = commitSettled, false }); err != nil {
+			return "", err
+		}
+	}
+	if w.rec.Commit == commitSettled {
+		if err := p.until(ctx, p.alone); err != nil {
 			return "", err
 		}
 		if err := w.save(func(r *record) { r.Commit = commitFlattened }); err != nil {
 			return "", err
 		}
 	}
+	if err := w.clearRunTag(ctx); err != nil {
+		return "", err
+	}
 	if err := w.forgetAttempts(ctx, w.rec.Current); err != nil {
 		return "", err
 	}
+	if w.rec.Strayed {
+		return "the disks stand alone; the server had been started without its recovery point by somebody else: check its data", nil
+	}
 	return "the disks stand alone", nil
-}
-
-// pullAll pulls every disk, one after another, until none has a backing file. The server may stop meanwhile, by a
-// crash or by its user; it is started again, since disks can be pulled only while it runs.
-func (w *worker) pullAll(ctx context.Context) error {
-	p := &pull{worker: w}
-	for {
-		s, err := w.keepRunning(ctx)
-		if err != nil {
-			return err
-		}
-		left, err := p.round(ctx, s)
-		if err != nil && !errors.Is(err, hypervisor.ErrNotRunning) {
-			return err
-		}
-		if err == nil && left == 0 {
-			return nil
-		}
-		now := w.cfg.Clock.Now()
-		w.showStep(umbrav1.StepKind_STEP_KIND_FLATTEN_DISKS, func(s *umbrav1.Step) { s.Progress = p.progress(now) })
-		if stalled := p.stalled(now); stalled > flattenStall {
-			return fmt.Errorf("no byte was copied for %s", stalled)
-		}
-		if err := w.cfg.Clock.Wait(ctx, flattenInterval); err != nil {
-			return err
-		}
-	}
-}
-
-// keepRunning gets our server running, whatever became of it since it was verified.
-func (w *worker) keepRunning(ctx context.Context) (hypervisor.Server, error) {
-	s, number, err := w.ownServer(ctx)
-	if err != nil {
-		return s, err
-	}
-	if number == w.rec.Current && s.Power != hypervisor.PowerOff {
-		return s, nil
-	}
-	w.log.Info("the server is started, since its disks can be made to stand alone only while it runs", "server", w.rec.Server)
-	if err := w.bringBack(ctx, true); err != nil {
-		return s, err
-	}
-	s, number, err = w.ownServer(ctx)
-	if err == nil && number != w.rec.Current {
-		err = fmt.Errorf("server %s does not have the disks of attempt %d", w.rec.Server, w.rec.Current)
-	}
-	return s, err
-}
-
-// defineStandAlone takes the recovery point out of the server's definition, and looks whether that holds.
-func (w *worker) defineStandAlone(ctx context.Context) error {
-	ours := func(path string) bool { return w.rec.attemptOf(path) == w.rec.Current }
-	for range 2 {
-		var xml string
-		err := w.call(ctx, "reading the server's definition", func(ctx context.Context) (err error) {
-			xml, err = w.cfg.Target.ServerXML(ctx, w.rec.Server)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		alone, changed, err := standAlone(xml, ours)
-		if err != nil || !changed {
-			return err
-		}
-		if err := w.defineXML(ctx, w.rec.Server, alone); err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("the definition of server %s still names the recovery point after it was changed", w.rec.Server)
 }
 
 // deletePoints deletes every recovery point, and what there is of an unfinished one. No disk needs them any more.

@@ -240,33 +240,3 @@ func hasBacking(d *libvirtxml.DomainDisk) bool {
 	s := d.BackingStore.Source
 	return s.File != nil || s.Block != nil || s.Network != nil || s.Volume != nil
 }
-
-// standAlone takes the backing stores of our disks out of a definition: those disks hold everything by now. It
-// tells whether it found any.
-func standAlone(xml string, ours func(path string) bool) (out string, changed bool, err error) {
-	var dom libvirtxml.Domain
-	if err := dom.Unmarshal(xml); err != nil {
-		return "", false, fmt.Errorf("reading the server's definition: %w", err)
-	}
-	if dom.Devices == nil {
-		return xml, false, nil
-	}
-	for i := range dom.Devices.Disks {
-		d := &dom.Devices.Disks[i]
-		if d.Source == nil || d.Source.File == nil || !ours(d.Source.File.File) {
-			continue
-		}
-		if hasBacking(d) {
-			d.BackingStore = &libvirtxml.DomainDiskBackingStore{}
-			changed = true
-		}
-	}
-	if !changed {
-		return xml, false, nil
-	}
-	out, err = dom.Marshal()
-	if err != nil {
-		return "", false, fmt.Errorf("encoding the server's definition: %w", err)
-	}
-	return out, true, nil
-}

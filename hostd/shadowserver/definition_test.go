@@ -139,21 +139,3 @@ func TestADiskThatIsReadOnlyAndNotReplicatedIsLeftOut(t *testing.T) {
 		t.Errorf("notes %q, error %v", def.summary(), err)
 	}
 }
-
-func TestStandAloneTouchesOnlyOurDisks(t *testing.T) {
-	def, err := define(goldenInput(t, "plain"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours := func(path string) bool { return strings.HasSuffix(path, "/vda.qcow2") }
-	out, changed, err := standAlone(def.XML, ours)
-	if err != nil || !changed {
-		t.Fatalf("changed %v, error %v", changed, err)
-	}
-	if strings.Contains(out, "vda.store") || !strings.Contains(out, "sda.store") {
-		t.Errorf("the result is %s", out)
-	}
-	if _, changed, err := standAlone(out, ours); err != nil || changed {
-		t.Errorf("a second time: changed %v, error %v", changed, err)
-	}
-}

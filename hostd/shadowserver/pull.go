@@ -3,6 +3,7 @@ package shadowserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -25,15 +26,67 @@ type pull struct {
 	rate       float64 // bytes a second
 }
 
-// round looks at each disk of ours, begins what must be begun, and counts the disks that still have a backing file.
-func (p *pull) round(ctx context.Context, s hypervisor.Server) (left int, err error) {
+// until repeats a round until it says that it is done. The server may stop meanwhile, by a crash or by its user.
+func (p *pull) until(ctx context.Context, round func(context.Context) (done bool, err error)) error {
+	for {
+		done, err := round(ctx)
+		if err != nil && !errors.Is(err, hypervisor.ErrNotRunning) {
+			return err
+		}
+		if err == nil && done {
+			return nil
+		}
+		now := p.cfg.Clock.Now()
+		p.showStep(umbrav1.StepKind_STEP_KIND_FLATTEN_DISKS, func(s *umbrav1.Step) { s.Progress = p.progress(now) })
+		if stalled := p.stalled(now); stalled > flattenStall {
+			return fmt.Errorf("no byte was copied for %s", stalled)
+		}
+		if err := p.cfg.Clock.Wait(ctx, flattenInterval); err != nil {
+			return err
+		}
+	}
+}
+
+// settled is one round towards disks that are pulled, durably.
+//
+// QEMU holds the tables of the images that it pulls into in its memory, and an image whose tables were lost reads as zeros once
+// nothing is below it. So a disk without a backing file counts only in the run of the server in which its pull was begun, and
+// until that run has written everything out the definition keeps the recovery point below the disks.
+func (p *pull) settled(ctx context.Context) (done bool, err error) {
+	s, err := p.keepRunning(ctx)
+	if err != nil {
+		return false, err
+	}
+	left, err := p.disksLeft(ctx, s)
+	if err != nil {
+		return false, err
+	}
+	if err := p.defineChains(ctx, chains.whole); err != nil || left > 0 {
+		return false, err
+	}
+	return p.settle(ctx, s)
+}
+
+// alone is one round towards a server that does without the recovery point, in its definition and in its present run. That run
+// may be a later one than that which has pulled: there is nothing left to copy in it.
+func (p *pull) alone(ctx context.Context) (done bool, err error) {
+	if err := p.defineChains(ctx, chains.alone); err != nil {
+		return false, err
+	}
+	s, number, err := p.ownServer(ctx)
+	if err != nil || number != p.rec.Current || s.Power == hypervisor.PowerOff {
+		return err == nil, err
+	}
+	left, err := p.disksLeft(ctx, s)
+	return left == 0, err
+}
+
+// disksLeft begins the pulls that must be begun, and counts the disks that have a backing file.
+func (p *pull) disksLeft(ctx context.Context, s hypervisor.Server) (left int, err error) {
 	if p.disks == nil {
 		p.disks = map[string]hypervisor.BlockJob{}
 	}
-	for _, d := range s.Disks {
-		if p.rec.attemptOf(d.Source) != p.rec.Current {
-			continue
-		}
+	for _, d := range p.ourDisks(s) {
 		done, err := p.disk(ctx, s.Name, d.Target)
 		if err != nil {
 			return left, err
@@ -48,11 +101,7 @@ func (p *pull) round(ctx context.Context, s hypervisor.Server) (left int, err er
 // disk looks at one disk. A pull that is not running while the disk is still backed has not begun, or has been lost
 // with its server.
 func (p *pull) disk(ctx context.Context, server, disk string) (done bool, err error) {
-	backed := true
-	err = p.call(ctx, "looking at the backing file of disk "+disk, func(ctx context.Context) (err error) {
-		backed, err = p.cfg.Target.Backed(ctx, server, disk)
-		return err
-	})
+	backed, err := p.backed(ctx, server, disk)
 	if err != nil {
 		return false, err
 	}

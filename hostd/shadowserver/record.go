@@ -26,6 +26,8 @@ type record struct {
 	Current uint64
 
 	Commit       commitState
+	Suspending   bool   // the commit may have paused the server, and has to resume it
+	Strayed      bool   // somebody started the server without the recovery point, while its disks may have needed that
 	CommitReport []byte // the ShadowReport of a complete commit
 }
 
@@ -60,6 +62,7 @@ type commitState string
 const (
 	commitNone       commitState = ""
 	commitFlattening commitState = "flattening" // it has begun, and will finish
+	commitSettled    commitState = "settled"    // everything that was pulled is on stable storage
 	commitFlattened  commitState = "flattened"  // the disks stand alone, for the definition too
 	commitComplete   commitState = "complete"
 )

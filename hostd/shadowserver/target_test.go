@@ -33,6 +33,12 @@ type fakeTarget struct {
 	startFails map[string]bool
 	agentFails int
 	brokenPull int // pulls that end without having copied everything
+	// crashAt: the server crashes at that call to the hypervisor, by the number of calls since its start. restarts: and somebody
+	// starts it at once.
+	crashAt  int
+	restarts bool
+	calls    int
+	strayed  bool // a server ran on disks that lacked something
 }
 
 type fakeServer struct {
@@ -43,7 +49,41 @@ type fakeServer struct {
 	disks  []hypervisor.Disk
 	backed map[string]bool
 	pulls  map[string]int
+	pulled map[string]bool // by path: copied, and not on stable storage yet
+	tag    string
 	looks  int
+}
+
+// The content of an overlay's file: what it holds of its recovery point as a crash leaves it.
+const flat = "flat"
+
+func isFlat(path string) bool {
+	content, err := os.ReadFile(path)
+	return err == nil && string(content) == flat
+}
+
+func (s *fakeServer) writeOut() error {
+	var err error
+	for path := range s.pulled {
+		err = errors.Join(err, os.WriteFile(path, []byte(flat), 0o600))
+	}
+	clear(s.pulled)
+	return err
+}
+
+func (s *fakeServer) end() {
+	s.power, s.tag, s.pulls, s.pulled = hypervisor.PowerOff, "", map[string]int{}, map[string]bool{}
+}
+
+// dropBacking takes the backing store of a disk out of the definition, as libvirt does when a pull ends.
+func (s *fakeServer) dropBacking(path string) error {
+	needed, err := chainsOf(s.xml)
+	if err != nil {
+		return err
+	}
+	maps.DeleteFunc(needed, func(at string, _ *libvirtxml.DomainDiskBackingStore) bool { return at != path })
+	s.xml, _, err = needed.alone().put(s.xml)
+	return err
 }
 
 func newFakeTarget(w *world) *fakeTarget {
@@ -57,8 +97,25 @@ func (f *fakeTarget) effect(op string, do func() error) error {
 	return f.world.effect(op, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return do()
+		return errors.Join(f.maybeCrash(), do())
 	})
+}
+
+// maybeCrash crashes the running server when its time has come.
+func (f *fakeTarget) maybeCrash() error {
+	for name, s := range f.servers {
+		if s.power == hypervisor.PowerOff {
+			continue
+		}
+		if f.calls++; f.calls != f.crashAt {
+			continue
+		}
+		s.end()
+		if f.restarts {
+			return f.start(name, s)
+		}
+	}
+	return nil
 }
 
 func (f *fakeTarget) question(op string, do func() error) error {
@@ -67,7 +124,7 @@ func (f *fakeTarget) question(op string, do func() error) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return do()
+	return errors.Join(f.maybeCrash(), do())
 }
 
 func (f *fakeTarget) defined() []string {
@@ -88,7 +145,30 @@ func (f *fakeTarget) server(name string) (s fakeServer, ok bool) {
 func (f *fakeTarget) setPower(name string, p hypervisor.PowerState) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.servers[name].power = p
+	s := f.servers[name]
+	if p == hypervisor.PowerOff {
+		if err := s.writeOut(); err != nil {
+			f.world.t.Error(err)
+		}
+		s.end()
+	}
+	s.power = p
+}
+
+// crashAfter has the running server crash at that call of the hypervisor from now on.
+func (f *fakeTarget) crashAfter(calls int, restarts bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls, f.crashAt, f.restarts = 0, calls, restarts
+}
+
+// losePower ends all servers at once.
+func (f *fakeTarget) losePower() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.servers {
+		s.end()
+	}
 }
 
 func (f *fakeTarget) find(name string) (*fakeServer, error) {
@@ -133,7 +213,7 @@ func (f *fakeTarget) Server(_ context.Context, name string) (out hypervisor.Serv
 		}
 		s.looks++
 		if limit, mortal := f.dies[s.disks[0].Source]; mortal && s.looks > limit {
-			s.power = hypervisor.PowerOff
+			s.end()
 		}
 		out = f.view(name, s)
 		return nil
@@ -169,7 +249,8 @@ func (f *fakeTarget) Define(_ context.Context, xml string) error {
 		}
 		s := f.servers[d.Name]
 		if s == nil {
-			s = &fakeServer{power: hypervisor.PowerOff, backed: map[string]bool{}, pulls: map[string]int{}}
+			s = &fakeServer{backed: map[string]bool{}}
+			s.end()
 			f.servers[d.Name] = s
 		}
 		s.xml, s.uuid, s.memory = xml, d.UUID, memoryBytes(d.Memory)
@@ -191,47 +272,53 @@ func (f *fakeTarget) CheckDefinition(context.Context, string) error {
 func (f *fakeTarget) Start(_ context.Context, name string) error {
 	return f.effect("Start", func() error {
 		s, err := f.find(name)
-		if err != nil || s.power == hypervisor.PowerRunning {
+		if err != nil {
 			return err
 		}
-		if f.world.replica.accepts() {
-			f.world.t.Errorf("server %s is started while streams are accepted", name)
-		}
-		var d libvirtxml.Domain
-		if err := d.Unmarshal(s.xml); err != nil {
-			return err
-		}
-		s.disks, s.looks = nil, 0
-		for _, disk := range d.Devices.Disks {
-			path := disk.Source.File.File
-			if !fileExists(path) {
-				return fmt.Errorf("there is no file %s", path)
-			}
-			backed := hasBacking(&disk)
-			if backed && !fileExists(disk.BackingStore.Source.File.File) {
-				return fmt.Errorf("there is no file %s", disk.BackingStore.Source.File.File)
-			}
-			if flat, _ := os.ReadFile(path); string(flat) == "flat" {
-				backed = false
-			}
-			s.disks = append(s.disks, hypervisor.Disk{Target: disk.Target.Dev, Source: path})
-			s.backed[disk.Target.Dev] = backed
-		}
-		if f.startFails[s.disks[0].Source] {
-			return errors.New("internal error: the process exited while connecting to the monitor")
-		}
-		s.pulls = map[string]int{}
-		s.power = hypervisor.PowerRunning
-		f.starts = append(f.starts, s.disks[0].Source)
-		return nil
+		return f.start(name, s)
 	})
+}
+
+func (f *fakeTarget) start(name string, s *fakeServer) error {
+	if s.power == hypervisor.PowerRunning {
+		return nil
+	}
+	if f.world.replica.accepts() {
+		f.world.t.Errorf("server %s is started while streams are accepted", name)
+	}
+	var d libvirtxml.Domain
+	if err := d.Unmarshal(s.xml); err != nil {
+		return err
+	}
+	s.disks, s.looks = nil, 0
+	for _, disk := range d.Devices.Disks {
+		path := disk.Source.File.File
+		if !fileExists(path) {
+			return fmt.Errorf("there is no file %s", path)
+		}
+		backed := hasBacking(&disk)
+		if backed && !fileExists(disk.BackingStore.Source.File.File) {
+			return fmt.Errorf("there is no file %s", disk.BackingStore.Source.File.File)
+		}
+		f.strayed = f.strayed || !backed && !isFlat(path)
+		s.disks = append(s.disks, hypervisor.Disk{Target: disk.Target.Dev, Source: path})
+		s.backed[disk.Target.Dev] = backed
+	}
+	if f.startFails[s.disks[0].Source] {
+		return errors.New("internal error: the process exited while connecting to the monitor")
+	}
+	s.power = hypervisor.PowerRunning
+	f.starts = append(f.starts, s.disks[0].Source)
+	return nil
 }
 
 func (f *fakeTarget) Destroy(_ context.Context, name string) error {
 	return f.effect("Destroy", func() error {
 		if s := f.servers[name]; s != nil && s.power != hypervisor.PowerOff {
-			s.power = hypervisor.PowerOff
 			f.destroys++
+			err := s.writeOut()
+			s.end()
+			return err
 		}
 		return nil
 	})
@@ -266,7 +353,7 @@ func (f *fakeTarget) PullStart(_ context.Context, name, disk string) error {
 		switch {
 		case err != nil:
 			return err
-		case s.power != hypervisor.PowerRunning:
+		case s.power == hypervisor.PowerOff:
 			return hypervisor.ErrNotRunning
 		case !s.backed[disk]:
 			return hypervisor.ErrNotFound
@@ -297,7 +384,8 @@ func (f *fakeTarget) PullStatus(_ context.Context, name, disk string) (job hyper
 			s.backed[disk] = false
 			for _, d := range s.disks {
 				if d.Target == disk {
-					return errors.Join(os.WriteFile(d.Source, []byte("flat"), 0o600), hypervisor.ErrNotFound)
+					s.pulled[d.Source] = true
+					return errors.Join(s.dropBacking(d.Source), hypervisor.ErrNotFound)
 				}
 			}
 		}
@@ -313,13 +401,61 @@ func (f *fakeTarget) Backed(_ context.Context, name, disk string) (backed bool, 
 		switch {
 		case err != nil:
 			return err
-		case s.power != hypervisor.PowerRunning:
+		case s.power == hypervisor.PowerOff:
 			return hypervisor.ErrNotRunning
 		}
 		backed = s.backed[disk]
 		return nil
 	})
 	return backed, err
+}
+
+func (f *fakeTarget) onRunning(name string, do func(*fakeServer) error) error {
+	s, err := f.find(name)
+	switch {
+	case err != nil:
+		return err
+	case s.power == hypervisor.PowerOff:
+		return hypervisor.ErrNotRunning
+	}
+	return do(s)
+}
+
+func (f *fakeTarget) SetRunTag(_ context.Context, name, tag string) error {
+	return f.effect("SetRunTag", func() error {
+		return f.onRunning(name, func(s *fakeServer) error {
+			s.tag = tag
+			return nil
+		})
+	})
+}
+
+func (f *fakeTarget) RunTag(_ context.Context, name string) (tag string, err error) {
+	err = f.question("RunTag", func() error {
+		return f.onRunning(name, func(s *fakeServer) error {
+			tag = s.tag
+			return nil
+		})
+	})
+	return tag, err
+}
+
+func (f *fakeTarget) Suspend(_ context.Context, name string) error {
+	return f.effect("Suspend", func() error {
+		return f.onRunning(name, func(s *fakeServer) error {
+			s.power = hypervisor.PowerPaused
+			return s.writeOut()
+		})
+	})
+}
+
+func (f *fakeTarget) Resume(_ context.Context, name string) error {
+	return f.effect("Resume", func() error {
+		return f.onRunning(name, func(s *fakeServer) error {
+			s.power = hypervisor.PowerRunning
+			return nil
+		})
+	})
 }
 
 func (f *fakeTarget) AgentPing(context.Context, string) error {

@@ -73,8 +73,10 @@ type world struct {
 	touches int
 	dieAt   int                              // the touch at which hostd is killed; 0: never
 	fault   func(touch int, op string) error // an error that one call returns
-	dead    bool
-	death   context.CancelFunc
+	// powerless: the host loses its power then, so its servers end too.
+	powerless bool
+	dead      bool
+	death     context.CancelFunc
 }
 
 func newWorld(t *testing.T, points int) *world {
@@ -159,6 +161,9 @@ func (w *world) touch(op string) error {
 	if w.touches == w.dieAt {
 		w.dead = true
 		w.death()
+		if w.powerless {
+			w.target.losePower()
+		}
 		return errCrash
 	}
 	if w.fault != nil {

@@ -230,8 +230,7 @@ func (w *world) power(ctx context.Context, pair *umbrav1.DRPair) {
 	case umbrav1.DRPairState_DR_PAIR_STATE_RESYNCING, umbrav1.DRPairState_DR_PAIR_STATE_REPLICATING,
 		umbrav1.DRPairState_DR_PAIR_STATE_INITIAL_SYNC, umbrav1.DRPairState_DR_PAIR_STATE_REPLICATION_ERROR:
 		_ = w.main.machine.Start(ctx, w.subject.server)
-	case umbrav1.DRPairState_DR_PAIR_STATE_FAILED_OVER, umbrav1.DRPairState_DR_PAIR_STATE_COMMITTING,
-		umbrav1.DRPairState_DR_PAIR_STATE_COMMITTED:
+	case umbrav1.DRPairState_DR_PAIR_STATE_FAILED_OVER, umbrav1.DRPairState_DR_PAIR_STATE_COMMITTED: // a commit starts it itself
 		_ = w.shadow.machine.Start(ctx, "shadow-"+w.subject.server)
 	}
 }

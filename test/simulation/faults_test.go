@@ -83,6 +83,10 @@ var faults = []fault{
 		w.shadow.machine.SetAvailable(false)
 		return nil
 	}},
+	{"shadow server crashes at the ends of its pulls", func(_ context.Context, w *world, r *rand.Rand) error {
+		w.shadow.machine.crashAtPulls([]float64{1, 0.5, 0.2}[r.IntN(3)])
+		return nil
+	}},
 	{"checkpoints deleted behind our back", func(ctx context.Context, w *world, r *rand.Rand) error { return w.deleteCheckpoints(ctx, r) }},
 	{"main server crashed", func(ctx context.Context, w *world, _ *rand.Rand) error {
 		return w.main.machine.Crash(ctx, w.subject.server)

@@ -28,12 +28,14 @@ var errInjected = errors.New("injected: the hypervisor has failed")
 // machine is a host's hypervisor, which outlives the daemons that use it.
 type machine struct {
 	*simulated.Hypervisor
-	mu      sync.Mutex
-	mood    mood
-	odds    float64 // of a call to meet the mood
-	rand    *rand.Rand
-	calmed  chan struct{} // closed when hanging calls go on
-	servers map[string]*history
+	mu   sync.Mutex
+	mood mood
+	odds float64 // of a call to meet the mood
+	// pullCrash is the odds of a server to crash at the end of a pull.
+	pullCrash float64
+	rand      *rand.Rand
+	calmed    chan struct{} // closed when hanging calls go on
+	servers   map[string]*history
 }
 
 func newMachine(seed uint64) *machine {
@@ -93,6 +95,23 @@ func (m *machine) turn(to mood, odds float64) {
 		m.calmed = make(chan struct{})
 	}
 	m.mood, m.odds = to, odds
+}
+
+// afterPull crashes the server, if that is to be.
+func (m *machine) afterPull(ctx context.Context, server string) error {
+	m.mu.Lock()
+	crash := m.rand.Float64() < m.pullCrash
+	m.mu.Unlock()
+	if !crash {
+		return nil
+	}
+	return m.Crash(ctx, server)
+}
+
+func (m *machine) crashAtPulls(odds float64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pullCrash = odds
 }
 
 func (m *machine) meets() (mood, <-chan struct{}) {
@@ -232,7 +251,28 @@ func (g grip) CreateOverlay(ctx context.Context, path string, sizeBytes int64) e
 }
 
 func (g grip) PullStart(ctx context.Context, server, disk string) error {
-	return g.do(ctx, func(ctx context.Context) error { return g.machine.PullStart(ctx, server, disk) })
+	return g.do(ctx, func(ctx context.Context) error {
+		if err := g.machine.PullStart(ctx, server, disk); err != nil {
+			return err
+		}
+		return g.machine.afterPull(ctx, server)
+	})
+}
+
+func (g grip) SetRunTag(ctx context.Context, server, tag string) error {
+	return g.do(ctx, func(ctx context.Context) error { return g.machine.SetRunTag(ctx, server, tag) })
+}
+
+func (g grip) RunTag(ctx context.Context, server string) (string, error) {
+	return ask(ctx, g, func(ctx context.Context) (string, error) { return g.machine.RunTag(ctx, server) })
+}
+
+func (g grip) Suspend(ctx context.Context, server string) error {
+	return g.do(ctx, func(ctx context.Context) error { return g.machine.Suspend(ctx, server) })
+}
+
+func (g grip) Resume(ctx context.Context, server string) error {
+	return g.do(ctx, func(ctx context.Context) error { return g.machine.Resume(ctx, server) })
 }
 
 func (g grip) PullStatus(ctx context.Context, server, disk string) (hypervisor.BlockJob, error) {

@@ -76,7 +76,11 @@ func (w *world) booted(ctx context.Context, pair *umbrav1.DRPair) error {
 				return fmt.Errorf("promise 4: disk %s of a committed server has a backing file", disk.Target.Dev)
 			}
 		}
-		return nil
+		lacking, err := w.shadow.machine.NotAlone(ctx, "shadow-"+w.subject.server)
+		if err == nil && len(lacking) > 0 {
+			err = fmt.Errorf("promise 1: disks %v of a committed server lack what the recovery point held", lacking)
+		}
+		return err
 	}
 	points, err := w.points(ctx)
 	if err != nil {

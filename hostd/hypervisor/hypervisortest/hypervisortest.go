@@ -64,6 +64,8 @@ func Run(t *testing.T, world World) {
 		{"UnknownServerIsNotFound", unknownServerIsNotFound},
 		{"InventoryDescribesServersAndTheirDisks", inventoryDescribesServersAndTheirDisks},
 		{"PowerCallsMayBeRepeated", powerCallsMayBeRepeated},
+		{"SuspendAndResumeMayBeRepeated", suspendAndResumeMayBeRepeated},
+		{"RunTagEndsWithTheRun", runTagEndsWithTheRun},
 		{"AutostartIsSetAndShown", autostartIsSetAndShown},
 		{"ShutdownTakesThePowerAfterTheGrace", shutdownTakesThePowerAfterTheGrace},
 		{"UndefinedServerIsGoneWithItsCheckpoints", undefinedServerIsGoneWithItsCheckpoints},
@@ -168,4 +170,11 @@ func (b *bench) checkpoints(t *testing.T) string {
 	names, err := b.hypervisor.Checkpoints(t.Context(), b.server)
 	must(t, err)
 	return strings.Join(names, " ")
+}
+
+func (b *bench) wantPower(t *testing.T, power hypervisor.PowerState) {
+	t.Helper()
+	server, err := b.hypervisor.Server(t.Context(), b.server)
+	must(t, err)
+	want(t, "power", server.Power, power)
 }

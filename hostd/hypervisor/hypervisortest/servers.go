@@ -86,9 +86,57 @@ func powerCallsMayBeRepeated(t *testing.T, b *bench) {
 		must(t, b.hypervisor.Destroy(t.Context(), b.server))
 	}
 	must(t, b.hypervisor.Shutdown(t.Context(), b.server, time.Hour))
-	server, err := b.hypervisor.Server(t.Context(), b.server)
-	must(t, err)
-	want(t, "power", server.Power, hypervisor.PowerOff)
+	b.wantPower(t, hypervisor.PowerOff)
+}
+
+func suspendAndResumeMayBeRepeated(t *testing.T, b *bench) {
+	b.define(t)
+	wantError(t, b.hypervisor.Suspend(t.Context(), b.server), hypervisor.ErrNotRunning)
+	wantError(t, b.hypervisor.Resume(t.Context(), b.server), hypervisor.ErrNotRunning)
+	must(t, b.hypervisor.Start(t.Context(), b.server))
+	for range 2 {
+		must(t, b.hypervisor.Suspend(t.Context(), b.server))
+		b.wantPower(t, hypervisor.PowerPaused)
+	}
+	for range 2 {
+		must(t, b.hypervisor.Resume(t.Context(), b.server))
+		b.wantPower(t, hypervisor.PowerRunning)
+	}
+}
+
+func runTagEndsWithTheRun(t *testing.T, b *bench) {
+	b.define(t)
+	wantTag := func(tag string) {
+		t.Helper()
+		got, err := b.hypervisor.RunTag(t.Context(), b.server)
+		must(t, err)
+		want(t, "tag", got, tag)
+	}
+	wantOff := func() {
+		t.Helper()
+		wantError(t, b.hypervisor.SetRunTag(t.Context(), b.server, "a"), hypervisor.ErrNotRunning)
+		_, err := b.hypervisor.RunTag(t.Context(), b.server)
+		wantError(t, err, hypervisor.ErrNotRunning)
+	}
+	wantOff()
+	for _, end := range []func(){
+		func() { must(t, b.hypervisor.Destroy(t.Context(), b.server)) },
+		func() { b.Crash(t, b.server) },
+		func() { must(t, b.hypervisor.SetRunTag(t.Context(), b.server, "")) },
+	} {
+		must(t, b.hypervisor.Start(t.Context(), b.server))
+		wantTag("")
+		must(t, b.hypervisor.SetRunTag(t.Context(), b.server, "a < b"))
+		must(t, b.hypervisor.SetRunTag(t.Context(), b.server, "c"))
+		xml, err := b.hypervisor.ServerXML(t.Context(), b.server)
+		must(t, err)
+		must(t, b.hypervisor.Define(t.Context(), xml)) // what is defined is not what runs
+		wantTag("c")
+		end()
+	}
+	wantTag("")
+	must(t, b.hypervisor.Destroy(t.Context(), b.server))
+	wantOff()
 }
 
 func autostartIsSetAndShown(t *testing.T, b *bench) {
@@ -105,9 +153,7 @@ func autostartIsSetAndShown(t *testing.T, b *bench) {
 func shutdownTakesThePowerAfterTheGrace(t *testing.T, b *bench) {
 	b.start(t)
 	must(t, b.hypervisor.Shutdown(t.Context(), b.server, 50*time.Millisecond))
-	server, err := b.hypervisor.Server(t.Context(), b.server)
-	must(t, err)
-	want(t, "power", server.Power, hypervisor.PowerOff)
+	b.wantPower(t, hypervisor.PowerOff)
 }
 
 func undefinedServerIsGoneWithItsCheckpoints(t *testing.T, b *bench) {

@@ -74,6 +74,17 @@ func (h *Hypervisor) running(ctx context.Context, dom rpc.Domain) error {
 	return nil
 }
 
+// orNotRunning is what failed, or that the server is off, which libvirt has no code of its own for.
+func (h *Hypervisor) orNotRunning(ctx context.Context, dom rpc.Domain, failed error) error {
+	if code(failed) != rpc.ErrOperationInvalid {
+		return failed
+	}
+	if err := h.running(ctx, dom); err != nil {
+		return err
+	}
+	return failed
+}
+
 func (h *Hypervisor) xml(ctx context.Context, dom rpc.Domain, flags rpc.DomainXMLFlags) (string, error) {
 	return ask(ctx, h, fmt.Sprintf("get the definition of server %q", dom.Name), func(l *rpc.Libvirt) (string, error) {
 		return l.DomainGetXMLDesc(dom, flags)

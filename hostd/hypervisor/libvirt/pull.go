@@ -72,13 +72,8 @@ func (h *Hypervisor) PullStatus(ctx context.Context, server, disk string) (hyper
 		return err
 	})
 	switch {
-	case code(err) == rpc.ErrOperationInvalid:
-		if notRunning := h.running(ctx, dom); notRunning != nil {
-			return hypervisor.BlockJob{}, notRunning
-		}
-		return hypervisor.BlockJob{}, err
 	case err != nil:
-		return hypervisor.BlockJob{}, err
+		return hypervisor.BlockJob{}, h.orNotRunning(ctx, dom, err)
 	case !pulling:
 		return hypervisor.BlockJob{}, fmt.Errorf("no pull runs on disk %q of server %q: %w", disk, server, hypervisor.ErrNotFound)
 	}

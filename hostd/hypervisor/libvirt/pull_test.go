@@ -52,7 +52,10 @@ func overlayOverASliceRunsAndIsPulledToStandAlone(t *testing.T, w *world) {
 			t.Fatal("the pull does not end")
 		}
 	}
-	must(t, w.h.Destroy(t.Context(), "shadowed"))
+	// Without Suspend the crash would lose everything that was pulled, and the overlay would read as zeros.
+	must(t, w.h.Suspend(t.Context(), "shadowed"))
+	must(t, w.h.Resume(t.Context(), "shadowed"))
+	w.Crash(t, "shadowed")
 	must(t, os.Remove(store))
 	must(t, w.h.Start(t.Context(), "shadowed"))
 	wantBacked(t, w, false)

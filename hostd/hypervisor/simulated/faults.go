@@ -32,19 +32,35 @@ func (h *Hypervisor) GuestWrites(ctx context.Context, name, target string, p []b
 	})
 }
 
-// Crash ends a server as kill -9 of its process would: its bitmaps are broken, its job is gone.
+// Crash ends a server as kill -9 of its process would: its bitmaps are broken, its job is gone, and so is what was pulled and not
+// written out.
 func (h *Hypervisor) Crash(ctx context.Context, name string) error {
 	return h.on(ctx, name, func(s *server) error {
 		if !s.active() {
 			return nil
 		}
-		s.endJob()
-		s.power = hypervisor.PowerOff
+		s.end()
+		for _, d := range s.disks {
+			d.image.pulled = false
+		}
 		for _, c := range s.checkpoints {
 			c.broken = true
 		}
 		return nil
 	})
+}
+
+// NotAlone names the disks of a server whose images would not do without their backing files, or that it has run on without them.
+func (h *Hypervisor) NotAlone(ctx context.Context, name string) (targets []string, err error) {
+	err = h.on(ctx, name, func(s *server) error {
+		for _, d := range s.disks {
+			if d.image.lacks || d.image.strayed {
+				targets = append(targets, d.Target)
+			}
+		}
+		return nil
+	})
+	return targets, err
 }
 
 // BeginForeignBackup begins a job of another tool's, with a checkpoint of all disks that track changes.

@@ -12,6 +12,11 @@ const clusterBytes = 64 << 10
 type image struct {
 	sizeBytes int64
 	clusters  map[int64][]byte // those that are not there are zeros
+
+	lacks  bool // what its backing file holds is not in it, as far as a crash leaves it
+	pulled bool // it is in it, as far as the running server knows
+	// strayed: a server ran on it without the backing file that it needed.
+	strayed bool
 }
 
 func newImage(sizeBytes int64) *image {

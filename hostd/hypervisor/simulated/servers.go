@@ -106,6 +106,9 @@ func (h *Hypervisor) Start(ctx context.Context, name string) error {
 				return fmt.Errorf("start server %q: there is no image %q", name, d.path)
 			}
 		}
+		for _, d := range s.disks {
+			d.image.strayed = d.image.strayed || d.image.lacks && !d.backed()
+		}
 		s.power = hypervisor.PowerRunning
 		return nil
 	})
@@ -114,8 +117,8 @@ func (h *Hypervisor) Start(ctx context.Context, name string) error {
 // Destroy takes a server's power. One that is off or not there is no error.
 func (h *Hypervisor) Destroy(ctx context.Context, name string) error {
 	return ignoreMissing(h.on(ctx, name, func(s *server) error {
-		s.endJob()
-		s.power = hypervisor.PowerOff
+		s.writeOut()
+		s.end()
 		return nil
 	}))
 }

@@ -3,7 +3,8 @@
 // a real unix socket, so whatever reads one reads the other.
 //
 // What it leaves out: guests run nothing, so no agent answers and nobody listens to the power button; the content of a
-// backing file is not known to it, a pull ends at once; every definition fits; networks have no links to look at.
+// backing file is not known to it, only which images need one; a pull ends at once; every definition fits; networks have no
+// links to look at.
 package simulated
 
 import (
@@ -35,6 +36,7 @@ var (
 type server struct {
 	definition  *libvirtxml.Domain
 	power       hypervisor.PowerState
+	runTag      string
 	autostart   bool
 	disks       []*disk
 	checkpoints []*checkpoint // oldest first
@@ -100,6 +102,21 @@ func (s *server) active() bool {
 	return s.power == hypervisor.PowerRunning || s.power == hypervisor.PowerPaused
 }
 
+// end is the end of a server's run, whatever it came by.
+func (s *server) end() {
+	s.endJob()
+	s.power, s.runTag = hypervisor.PowerOff, ""
+}
+
+// writeOut makes durable what was pulled.
+func (s *server) writeOut() {
+	for _, d := range s.disks {
+		if d.image != nil && d.image.pulled {
+			d.image.pulled, d.image.lacks = false, false
+		}
+	}
+}
+
 func (s *server) disk(target string) (*disk, error) {
 	for _, d := range s.disks {
 		if d.Target == target {
@@ -107,4 +124,14 @@ func (s *server) disk(target string) (*disk, error) {
 		}
 	}
 	return nil, fmt.Errorf("disk %q: %w", target, hypervisor.ErrNotFound)
+}
+
+// definedDisk is the disk in the definition, which a running server need not have taken up.
+func (s *server) definedDisk(target string) *libvirtxml.DomainDisk {
+	for i := range s.definition.Devices.Disks {
+		if d := &s.definition.Devices.Disks[i]; d.Target != nil && d.Target.Dev == target {
+			return d
+		}
+	}
+	return nil
 }
