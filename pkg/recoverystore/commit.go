@@ -52,7 +52,7 @@ func (d *Draft) Complete(ctx context.Context, meta PointMeta) (Point, error) {
 		if err := putRecord(tx.Bucket(bucketPoints), key, p); err != nil {
 			return nil, err
 		}
-		*draft = draftRecord{Coverage: s.wholeCoverage(meta.Checkpoint)}
+		*draft = draftRecord{Seq: p.Seq + 1, Coverage: s.wholeCoverage(meta.Checkpoint)}
 		return p, tx.Bucket(bucketMeta).Put(keySeq, uintValue(p.Seq+1))
 	})
 	if err != nil {

@@ -24,6 +24,7 @@ func (s *Store) newCommit(d *Draft) *draftCommit {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := &draftCommit{seq: s.seq, newest: s.newestLive(), draft: s.draft.clone(), pending: d.pending, tails: map[uint32][2]uint64{}}
+	c.draft.Seq = s.seq
 	for k := range d.pending {
 		c.keys = append(c.keys, k)
 	}

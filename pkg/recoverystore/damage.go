@@ -62,8 +62,9 @@ func (d *damageState) completed(p *pointRecord) {
 	}
 }
 
+// hasDisk says whether a disk may be one of the point's.
 func (p *pointRecord) hasDisk(id uint32) bool {
-	return slices.ContainsFunc(p.Disks, func(d pointDisk) bool { return d.ID == id })
+	return p.unreadable || slices.ContainsFunc(p.Disks, func(d pointDisk) bool { return d.ID == id })
 }
 
 // LatestDamage lists the clusters of the latest state that are damaged, at most limit ranges: the next

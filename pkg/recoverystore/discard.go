@@ -48,7 +48,7 @@ func (s *Store) discardBatch(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	s.mu.Lock()
-	newest := s.newestLive()
+	newest, seq := s.newestLive(), s.seq
 	s.mu.Unlock()
 	var freed diskExtents
 	err = s.update(func(tx *bbolt.Tx) error {
@@ -57,14 +57,14 @@ func (s *Store) discardBatch(ctx context.Context) (more bool, err error) {
 		if err != nil || more {
 			return err
 		}
-		return putRecord(tx.Bucket(bucketDraft), keyDraft, draftRecord{})
+		return putRecord(tx.Bucket(bucketDraft), keyDraft, draftRecord{Seq: seq})
 	})
 	if err != nil {
 		return false, err
 	}
 	if !more {
 		s.mu.Lock()
-		s.draft = draftRecord{}
+		s.draft = draftRecord{Seq: seq}
 		s.mu.Unlock()
 	}
 	s.release(freed)

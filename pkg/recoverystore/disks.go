@@ -80,6 +80,7 @@ func (s *Store) draftWithout(specs []DiskSpec) (draftRecord, map[uint32]uint64) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	draft := s.draft.clone()
+	draft.Seq = s.seq
 	for disk := range draft.Coverage.Through {
 		if !slices.ContainsFunc(specs, func(sp DiskSpec) bool { return sp.Name == disk }) {
 			delete(draft.Coverage.Through, disk)

@@ -8,8 +8,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// draftRecord is the unfinished point in the index. Its seq is meta's.
+// draftRecord is the unfinished point in the index.
 type draftRecord struct {
+	Seq             uint64   `json:"seq,omitempty"` // of the draft; stores of earlier versions have it in meta only
 	Coverage        Coverage `json:"coverage"`
 	ChangedClusters int64    `json:"changed_clusters"`
 	StoredClusters  int64    `json:"stored_clusters"`
@@ -57,12 +58,12 @@ func (s *Store) ResetCoverage(ctx context.Context) error {
 // resetCoverage needs commitMu.
 func (s *Store) resetCoverage() error {
 	s.mu.Lock()
-	rec, open := s.draft.clone(), s.handle != nil
+	rec, open := draftRecord{Seq: s.seq}, s.handle != nil
+	rec.ChangedClusters, rec.StoredClusters = s.draft.ChangedClusters, s.draft.StoredClusters
 	s.mu.Unlock()
 	if open {
 		return fmt.Errorf("reset coverage: %w", ErrDraftOpen)
 	}
-	rec.Coverage = Coverage{}
 	err := s.update(func(tx *bbolt.Tx) error {
 		return putRecord(tx.Bucket(bucketDraft), keyDraft, rec)
 	})

@@ -165,16 +165,8 @@ func (s *Store) forgetPoints(g deletionGroup) error {
 			if err := tx.Bucket(bucketPoints).Delete(uintValue(p.Seq)); err != nil {
 				return err
 			}
-			for _, hash := range p.blobs() {
-				if named[hash] {
-					continue
-				}
-				if err := tx.Bucket(bucketBlobs).Delete([]byte(hash)); err != nil {
-					return err
-				}
-			}
 		}
-		return nil
+		return dropBlobs(tx, gone, named)
 	})
 	if err != nil {
 		return err
@@ -184,6 +176,35 @@ func (s *Store) forgetPoints(g deletionGroup) error {
 	s.points = stay
 	for _, p := range gone {
 		delete(s.damage.points, p.Seq)
+	}
+	return nil
+}
+
+// dropBlobs removes the blobs of points that are gone and that no other names. Which an unreadable point had is not known, so all
+// are looked at.
+func dropBlobs(tx *bbolt.Tx, gone []*pointRecord, named map[string]bool) error {
+	b := tx.Bucket(bucketBlobs)
+	var drop []string
+	for _, p := range gone {
+		drop = append(drop, p.blobs()...)
+		if !p.unreadable {
+			continue
+		}
+		err := b.ForEach(func(hash, _ []byte) error {
+			drop = append(drop, string(hash))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, hash := range drop {
+		if named[hash] {
+			continue
+		}
+		if err := b.Delete([]byte(hash)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

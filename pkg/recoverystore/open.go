@@ -2,11 +2,11 @@ package recoverystore
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -57,6 +57,7 @@ func (s *Store) load(ctx context.Context) error {
 	}
 	var free diskExtents
 	var recs []diskRecord
+	var moved []misplaced
 	tails := map[uint32]uint64{}
 	err := s.idx.view(func(tx *bbolt.Tx) (err error) {
 		if free, err = (extentSet{tx.Bucket(bucketFree)}).all(); err != nil {
@@ -70,13 +71,23 @@ func (s *Store) load(ctx context.Context) error {
 				return err
 			}
 		}
-		return s.loadRecords(tx)
+		moved, err = s.loadRecords(tx)
+		return err
 	})
+	if err == nil {
+		err = s.putBack(moved)
+	}
 	if err != nil {
 		return err
 	}
 	for _, rec := range recs {
 		if err := s.loadDisk(rec, tails[rec.ID], free[rec.ID]); err != nil {
+			return err
+		}
+	}
+	s.findDoubtfulSlots()
+	for _, d := range s.disks {
+		if err := s.giveBack(d, free[d.ID]); err != nil {
 			return err
 		}
 	}
@@ -95,38 +106,7 @@ func (s *Store) load(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) loadRecords(tx *bbolt.Tx) error {
-	seq := tx.Bucket(bucketMeta).Get(keySeq)
-	if len(seq) != 8 {
-		return fmt.Errorf("%w: no sequence number", ErrCorruptIndex)
-	}
-	s.seq = binary.BigEndian.Uint64(seq)
-	if _, err := getRecord(tx.Bucket(bucketDraft), keyDraft, &s.draft); err != nil {
-		return err
-	}
-	err := tx.Bucket(bucketPoints).ForEach(func(k, v []byte) error {
-		p := &pointRecord{}
-		if err := decodeRecord(k, v, p); err != nil {
-			return err
-		}
-		s.points = append(s.points, p)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return tx.Bucket(bucketViews).ForEach(func(k, v []byte) error {
-		var r viewRecord
-		if err := decodeRecord(k, v, &r); err != nil {
-			return err
-		}
-		s.views[binary.BigEndian.Uint64(k)] = r
-		return nil
-	})
-}
-
-// loadDisk opens a disk, and gives back the blocks of everything the index does not refer to: free
-// extents, what lies behind the tail, and view slots without a view.
+// loadDisk opens a disk.
 func (s *Store) loadDisk(rec diskRecord, tail uint64, free []extent) error {
 	d, err := s.openDisk(rec, tail, false)
 	if err != nil {
@@ -142,21 +122,27 @@ func (s *Store) loadDisk(rec diskRecord, tail uint64, free []extent) error {
 		}
 		d.space.release(e)
 	}
-	unused := free
-	for slot := range rec.Slots {
+	return nil
+}
+
+// giveBack gives back the blocks of everything the index does not refer to: free extents, what lies behind the tail, and
+// view slots without a view.
+func (s *Store) giveBack(d *disk, free []extent) error {
+	unused := slices.Clone(free)
+	for slot := range d.Slots {
 		if !s.slotTaken(slot) {
-			unused = append(unused, extent{uint64(slot) * rec.SlotClusters, rec.SlotClusters})
+			unused = append(unused, extent{uint64(slot) * d.SlotClusters, d.SlotClusters})
 		}
 	}
 	if err := d.punch(joined(unused)); err != nil {
 		return err
 	}
 	size, err := d.file.Size()
-	if err == nil && size > int64(tail)*ClusterSize {
-		err = d.file.Truncate(int64(tail) * ClusterSize)
+	if end := int64(d.committedTail) * ClusterSize; err == nil && size > end {
+		err = d.file.Truncate(end)
 	}
 	if err != nil {
-		return fmt.Errorf("cut data file of disk %s: %w", rec.Name, err)
+		return fmt.Errorf("cut data file of disk %s: %w", d.Name, err)
 	}
 	return nil
 }

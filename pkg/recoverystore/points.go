@@ -25,6 +25,9 @@ type pointRecord struct {
 	ServerXML    string            `json:"server_xml"`
 	Attachments  map[string]string `json:"attachments"`
 	Deleting     bool              `json:"deleting"`
+
+	// unreadable: of the record only its place is known; times and epoch are those of a neighbour.
+	unreadable bool
 }
 
 // pointDisk is a disk of a point. The id finds its chunks.
@@ -44,7 +47,8 @@ func (p *pointRecord) blobs() []string {
 	return out
 }
 
-// Points returns the complete points, oldest first, from memory, without ServerXML and Attachments.
+// Points returns the complete points, oldest first, from memory, without ServerXML and Attachments. One whose record is unreadable
+// is there, damaged, without disks, and with the times of its neighbour.
 func (s *Store) Points() []Point {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +68,7 @@ func (s *Store) point(p *pointRecord) Point {
 		CreateTime: p.CreateTime, CompleteTime: p.CompleteTime,
 		Consistency: p.Consistency, Checkpoint: p.Checkpoint,
 		ChangedBytes: p.ChangedBytes, StoredBytes: p.StoredBytes,
-		Damaged: s.damage.points[p.Seq],
+		Damaged: p.unreadable || s.damage.points[p.Seq],
 	}
 	_, out.Pinned = s.views[p.Seq]
 	for _, d := range p.Disks {
@@ -73,7 +77,8 @@ func (s *Store) point(p *pointRecord) Point {
 	return out
 }
 
-// Point returns one point with everything it holds. Error: ErrNoPoint.
+// Point returns one point with everything it holds. Errors: ErrNoPoint, ErrDamaged (in a *PointError) when the point's record is
+// unreadable, ErrCorruptIndex.
 func (s *Store) Point(id PointID) (Point, error) {
 	if err := s.enter(); err != nil {
 		return Point{}, err
@@ -87,6 +92,9 @@ func (s *Store) Point(id PointID) (Point, error) {
 	}
 	out := s.point(rec)
 	s.mu.Unlock()
+	if rec.unreadable {
+		return Point{}, rec.damaged()
+	}
 	err = s.idx.view(func(tx *bbolt.Tx) error {
 		xml, err := getBlob(tx, rec.ServerXML)
 		if err != nil {
@@ -105,6 +113,11 @@ func (s *Store) Point(id PointID) (Point, error) {
 		return Point{}, fmt.Errorf("read recovery point %s: %w", id, err)
 	}
 	return out, nil
+}
+
+// damaged is the refusal of a point whose record is unreadable.
+func (p *pointRecord) damaged() error {
+	return &PointError{ID: pointID(p.Seq), Reason: fmt.Errorf("%w: its record is unreadable", ErrDamaged)}
 }
 
 // livePoint needs mu.

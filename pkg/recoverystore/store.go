@@ -42,7 +42,9 @@ type Store struct {
 	handle  *Draft
 	views   map[uint64]viewRecord
 	opening map[uint64]int // points that must not be deleted for the moment
-	damage  damageState
+	// doubtful slots may be those of views whose records are unreadable.
+	doubtful []int
+	damage   damageState
 }
 
 // Close waits for running operations and closes the store. A draft that is open is abandoned: what

@@ -38,7 +38,8 @@ func (r *VerifyReport) add(disk string, bad []storedCluster) {
 }
 
 // Verify reads a point's data back and compares checksums. Damage is marked, and reported; it is not
-// an error of Verify. The point cannot be deleted meanwhile. Errors: ErrNoPoint, ErrCorruptIndex.
+// an error of Verify. The point cannot be deleted meanwhile. Errors: ErrNoPoint, ErrCorruptIndex,
+// ErrDamaged when the record of the point itself is unreadable.
 func (s *Store) Verify(ctx context.Context, id PointID, o VerifyOptions) (VerifyReport, error) {
 	if err := s.enter(); err != nil {
 		return VerifyReport{}, err
@@ -49,6 +50,9 @@ func (s *Store) Verify(ctx context.Context, id PointID, o VerifyOptions) (Verify
 		return VerifyReport{}, err
 	}
 	defer unpin()
+	if point.unreadable {
+		return VerifyReport{}, point.damaged()
+	}
 	report := VerifyReport{Next: o.From}
 	for report.Next.Disk < len(point.Disks) {
 		d := s.disk(point.Disks[report.Next.Disk].ID)

@@ -61,6 +61,8 @@ type ViewOptions struct {
 type viewRecord struct {
 	Slot  int        `json:"slot"`
 	Disks []viewDisk `json:"disks"`
+
+	unreadable bool // nothing is known but the point
 }
 
 type viewDisk struct {
@@ -99,6 +101,10 @@ func (s *Store) OpenView(ctx context.Context, id PointID, o ViewOptions) (View, 
 	idle := s.handle == nil
 	s.mu.Unlock()
 	switch {
+	case point.unreadable:
+		return View{}, point.damaged()
+	case rec.unreadable:
+		return View{}, &PointError{ID: id, Reason: fmt.Errorf("%w: the record of its view is unreadable, close the view", ErrDamaged)}
 	case open:
 		return s.viewOf(point, rec), nil
 	case damaged && !o.AllowDamaged:
@@ -114,7 +120,7 @@ func (s *Store) OpenView(ctx context.Context, id PointID, o ViewOptions) (View, 
 		}
 		size, err := s.writeView(ctx, pd, point.Seq, slot, o)
 		if err != nil {
-			s.clearSlot(point, slot)
+			s.clearSlot(s.disksOf(point), slot)
 			return View{}, s.viewError(id, err)
 		}
 		rec.Disks = append(rec.Disks, viewDisk{pd.ID, size})
@@ -143,7 +149,7 @@ func (s *Store) recordView(point *pointRecord, rec viewRecord) error {
 	})
 	if err != nil {
 		if s.Stopped() == nil { // else the view may be recorded
-			s.clearSlot(point, rec.Slot)
+			s.clearSlot(s.disksOf(point), rec.Slot)
 		}
 		return fmt.Errorf("record view of recovery point %s: %w", pointID(point.Seq), err)
 	}
@@ -181,7 +187,11 @@ func (s *Store) CloseView(ctx context.Context, id PointID) error {
 	if err := s.fault(FailViewUnrecorded); err != nil {
 		return err
 	}
-	s.clearSlot(point, rec.Slot)
+	if rec.unreadable {
+		s.forgetDoubt(point.Seq)
+		return nil
+	}
+	s.clearSlot(s.disksOf(point), rec.Slot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.views, point.Seq)
@@ -200,7 +210,7 @@ func (s *Store) forgetView(point *pointRecord) error {
 	return nil
 }
 
-// Views returns the open views, oldest point first.
+// Views returns the open views whose records are readable, oldest point first.
 func (s *Store) Views() []View {
 	s.mu.Lock()
 	points := slices.Clone(s.points)
@@ -210,7 +220,7 @@ func (s *Store) Views() []View {
 		s.mu.Lock()
 		rec, open := s.views[p.Seq]
 		s.mu.Unlock()
-		if open {
+		if open && !rec.unreadable {
 			out = append(out, s.viewOf(p, rec))
 		}
 	}
@@ -247,17 +257,24 @@ func (s *Store) freeSlot() (int, bool) {
 
 func (s *Store) slotTaken(slot int) bool {
 	for _, r := range s.views {
-		if r.Slot == slot {
+		if r.Slot == slot && !r.unreadable {
 			return true
 		}
 	}
-	return false
+	return slices.Contains(s.doubtful, slot)
+}
+
+func (s *Store) disksOf(point *pointRecord) []*disk {
+	out := make([]*disk, 0, len(point.Disks))
+	for _, pd := range point.Disks {
+		out = append(out, s.disk(pd.ID))
+	}
+	return out
 }
 
 // clearSlot gives back the blocks of a view's tables. What it cannot punch, the next Open does.
-func (s *Store) clearSlot(point *pointRecord, slot int) {
-	for _, pd := range point.Disks {
-		d := s.disk(pd.ID)
+func (s *Store) clearSlot(disks []*disk, slot int) {
+	for _, d := range disks {
 		if err := d.punch([]extent{{uint64(slot) * d.SlotClusters, d.SlotClusters}}); err != nil {
 			s.log.Warn("tables of a view could not be punched", "disk", d.Name, "error", err)
 		}
