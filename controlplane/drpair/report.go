@@ -204,12 +204,12 @@ func commitReported(rec Record, e ShadowReported, now time.Time) Change {
 }
 
 // mergeSteps takes over what the host says of its steps, and tells whether that is news. Steps of the control plane
-// are not the host's to change, and an ended step does not begin again.
+// are not the host's to change, an ended step does not begin again, and a state that is not known here says nothing.
 func mergeSteps(op *Operation, reported []Step) bool {
 	moved := false
 	for _, from := range reported {
 		step := op.step(from.Kind)
-		if step == nil || step.ended() || from.Kind == StepStopReplication || from.Kind == StepFenceMain {
+		if step == nil || step.ended() || from.State == "" || from.Kind == StepStopReplication || from.Kind == StepFenceMain {
 			continue
 		}
 		if from.State != step.State || from.Message != step.Message {

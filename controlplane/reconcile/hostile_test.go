@@ -1,46 +1,17 @@
 package reconcile_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-	"unicode/utf8"
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
-
-func TestAHostCannotFillTheStoreWithWords(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b, m, a, _ := replicating(t)
-		long := strings.Repeat("é", 1<<20)
-		b.hosts.SetReport("a", a, &umbrav1.AssignmentReport{DrPair: "p", Epoch: 1, Role: &umbrav1.AssignmentReport_Main{Main: &umbrav1.MainReport{
-			Phase: umbrav1.MainPhase_MAIN_PHASE_ERROR, ResyncGeneration: 1, Failure: &umbrav1.Failure{
-				Reason: umbrav1.ErrorReason_ERROR_REASON_HYPERVISOR, Message: "x" + long, PossibleCauses: slices.Repeat([]string{long}, 100),
-				RecommendedActions: []string{"Look at the log.", long},
-			},
-		}}}, time.Now())
-		p := pairOf(t, m)
-		if p.State != drpair.ReplicationError || p.Failure.Reason != "HYPERVISOR" || p.Failure.Actions[0] != "Look at the log." {
-			t.Fatalf("the pair is %s, %+v", p.State, p.Failure)
-		}
-		if !utf8.ValidString(p.Failure.Message) {
-			t.Error("the message was cut in the middle of a character")
-		}
-		stored, err := json.Marshal(p)
-		if err != nil || len(stored) > 256<<10 {
-			t.Errorf("the pair takes %d bytes, %v", len(stored), err)
-		}
-		b.stop()
-	})
-}
 
 func TestAnEvaluationThatLosesARaceKeepsWhatTheOtherWrote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -12,20 +11,13 @@ import (
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
 
-// What a host says is stored with the pair, so it is bounded.
-const (
-	textBytesMax = 4 << 10
-	textsMax     = 16
-	stepsMax     = 32
-)
-
 func mainReported(main observed.Main) drpair.MainReported {
 	return drpair.MainReported{
 		Epoch:            main.Epoch,
 		ResyncGeneration: main.Report.GetResyncGeneration(),
 		Phase:            drpair.MainPhase(enumWord(main.Report.GetPhase().String(), "MAIN_PHASE_")),
 		Failure:          failure(main.Report.GetFailure()),
-		FenceMessage:     bounded(main.Report.GetFenceMessage()),
+		FenceMessage:     main.Report.GetFenceMessage(),
 	}
 }
 
@@ -43,7 +35,6 @@ func shadowReported(shadow observed.Shadow) drpair.ShadowReported {
 }
 
 func steps(reported []*umbrav1.Step) []drpair.Step {
-	reported = reported[:min(len(reported), stepsMax)]
 	steps := make([]drpair.Step, len(reported))
 	for i, step := range reported {
 		steps[i] = drpair.Step{
@@ -51,7 +42,7 @@ func steps(reported []*umbrav1.Step) []drpair.Step {
 			State:     drpair.StepState(enumWord(step.GetState().String(), "STEP_STATE_")),
 			StartTime: timeOf(step.GetStartTime()),
 			EndTime:   timeOf(step.GetEndTime()),
-			Message:   bounded(step.GetMessage()),
+			Message:   step.GetMessage(),
 		}
 	}
 	return steps
@@ -66,28 +57,12 @@ func failure(reported *umbrav1.Failure) *drpair.Failure {
 		Reason:    drpair.Reason(enumWord(reported.GetReason().String(), "ERROR_REASON_")),
 		Step:      drpair.StepKind(enumWord(reported.GetStep().String(), "STEP_KIND_")),
 		Side:      drpair.Side(enumWord(reported.GetSide().String(), "SIDE_")),
-		Message:   bounded(reported.GetMessage()),
-		Causes:    boundedAll(reported.GetPossibleCauses()),
-		Actions:   boundedAll(reported.GetRecommendedActions()),
+		Message:   reported.GetMessage(),
+		Causes:    reported.GetPossibleCauses(),
+		Actions:   reported.GetRecommendedActions(),
 		Retryable: reported.GetRetryable(),
 		Time:      timeOf(reported.GetOccurTime()),
 	}
-}
-
-// bounded cuts a text that is too long, without leaving half a character.
-func bounded(text string) string {
-	if len(text) <= textBytesMax {
-		return text
-	}
-	return strings.ToValidUTF8(text[:textBytesMax], "") + "…"
-}
-
-func boundedAll(texts []string) []string {
-	texts = slices.Clone(texts[:min(len(texts), textsMax)])
-	for i, text := range texts {
-		texts[i] = bounded(text)
-	}
-	return texts
 }
 
 // enumWord is the word that drpair uses for a value of an enum: its name without prefix, and "" for the unset one.

@@ -101,7 +101,7 @@ func (h *hostSession) send(ctx context.Context, stream umbrav1.HostSessionServic
 	}
 }
 
-// receive passes on what the host says until the stream or the context ends.
+// receive passes on what the host says, levelled, until the stream or the context ends.
 func receive(ctx context.Context, stream umbrav1.HostSessionService_SessionServer, incoming chan<- *umbrav1.SessionRequest) error {
 	for {
 		request, err := stream.Recv()
@@ -109,8 +109,9 @@ func receive(ctx context.Context, stream umbrav1.HostSessionService_SessionServe
 			return errors.New("the host has ended the session")
 		}
 		if err != nil {
-			return err
+			return breach{err}
 		}
+		level(request)
 		select {
 		case incoming <- request:
 		case <-ctx.Done():

@@ -53,7 +53,7 @@ func (s *Server) Refresh(ctx context.Context, host string) error {
 	answer, err := s.ask(ctx, host, &umbrav1.HostQuery{
 		Question: &umbrav1.HostQuery_Inventory{Inventory: &umbrav1.InventoryQuery{}},
 	})
-	if inventory := answer.GetInventory(); inventory != nil {
+	if inventory := answer.GetInventory(); inventory != nil && !oversized(inventory) {
 		s.Observed.SetInventory(host, known.Session, inventory, s.Clock.Now())
 	}
 	return err

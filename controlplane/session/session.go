@@ -150,8 +150,16 @@ func (s *Server) catchUp(ctx context.Context, number uint64) error {
 	return s.Records.Reach(ctx, int64(number))
 }
 
+// breach is why a session cannot go on with what the host sent: it cannot be read, is too long, or does not belong there.
+// It holds the status that tells the host.
+type breach struct{ error }
+
 // ended is what a host is told of the end of its session. It dials again, whatever it is.
 func ended(err error) error {
+	var told breach
+	if errors.As(err, &told) {
+		return told.error
+	}
 	if errors.Is(err, registry.ErrReplaced) {
 		return status.Error(codes.Aborted, err.Error())
 	}
@@ -171,7 +179,7 @@ func (s *Server) hello(ctx context.Context, incoming <-chan *umbrav1.SessionRequ
 	case <-s.stopping:
 		return nil, status.Error(codes.Unavailable, errStopping.Error())
 	case <-ctx.Done():
-		return nil, status.Error(codes.Unavailable, context.Cause(ctx).Error())
+		return nil, ended(context.Cause(ctx))
 	}
 	switch {
 	case hello.GetHost() == "":

@@ -183,7 +183,7 @@ func TestAMessageThatDoesNotBelongEndsTheSession(t *testing.T) {
 	p := start(t)
 	h := p.connect(t, "a")
 	h.say(t, &umbrav1.SessionRequest{Message: &umbrav1.SessionRequest_Hello{Hello: &umbrav1.SessionHello{Host: "b"}}})
-	if err := h.ended(t); status.Code(err) != codes.Unavailable {
+	if err := h.ended(t); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("it ended with %v", err)
 	}
 }

@@ -2,8 +2,11 @@ package session
 
 import (
 	"context"
-	"fmt"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
@@ -18,10 +21,13 @@ const (
 	keepInventoryTimeout = 3 * time.Second
 )
 
-// take takes one message in.
+// take takes one message in. The error is a breach.
 func (h *hostSession) take(ctx context.Context, request *umbrav1.SessionRequest) error {
 	switch message := request.GetMessage().(type) {
 	case *umbrav1.SessionRequest_Inventory:
+		if oversized(message.Inventory) {
+			return breach{status.Errorf(codes.InvalidArgument, "an inventory of %d bytes: at most %d are taken", proto.Size(message.Inventory), inventoryBytesMax)}
+		}
 		h.inventory(ctx, message.Inventory)
 	case *umbrav1.SessionRequest_Reports:
 		h.reports(message.Reports.GetReports())
@@ -29,7 +35,7 @@ func (h *hostSession) take(ctx context.Context, request *umbrav1.SessionRequest)
 		h.answered(message.QueryAnswer)
 	case *umbrav1.SessionRequest_Heartbeat:
 	default:
-		return fmt.Errorf("the host sent a message that does not belong here: %T", message)
+		return breach{status.Errorf(codes.InvalidArgument, "a message that does not belong here: %T", message)}
 	}
 	return nil
 }
@@ -63,7 +69,7 @@ func (h *hostSession) reports(reports []*umbrav1.AssignmentReport) {
 		entry, ok := h.server.Records.Get(report.GetDrPair())
 		p := entry.Record.Pair
 		switch {
-		case !ok,
+		case !ok, report.GetRole() == nil,
 			report.GetDrPairUid() != "" && report.GetDrPairUid() != p.UID,
 			report.GetMain() != nil && p.Main.Host != h.host,
 			report.GetShadow() != nil && p.Shadow.Host != h.host:
