@@ -14,6 +14,7 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/session"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // refreshTimeout bounds how long a host is waited for to say what it has.
@@ -37,6 +38,7 @@ func (s *protectionService) CreateDRPair(ctx context.Context, request *umbrav1.C
 		if err != nil {
 			return nil, err
 		}
+		record.Pair.TraceParent = tracing.TraceParent(ctx)
 		stored, err := s.Engine.Create(ctx, record, key)
 		if err != nil {
 			return nil, pairError(record.Pair.ID, err)

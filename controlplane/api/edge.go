@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"buf.build/go/protovalidate"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -127,6 +128,9 @@ func (e *edge) record(ctx context.Context, method string, request any, took time
 		arguments = append(arguments, "error", err)
 	}
 	arguments = append(arguments, subjectOf(request)...)
+	if id := trace.SpanContextFromContext(ctx).TraceID(); id.IsValid() {
+		arguments = append(arguments, telemetry.KeyTraceID, id.String())
+	}
 	e.log.Log(ctx, level, "call ended", arguments...)
 }
 

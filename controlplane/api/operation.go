@@ -5,6 +5,7 @@ import (
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 func operationMessage(o drpair.Operation) *umbrav1.Operation {
@@ -21,6 +22,7 @@ func operationMessage(o drpair.Operation) *umbrav1.Operation {
 		AllowedActions:       actionsMessage(o.Allowed),
 		Epoch:                o.Epoch,
 		DeleteRecoveryPoints: o.DeletePoints,
+		TraceId:              tracing.OfOperation(o.ID, o.TraceParent).TraceID(),
 	}
 	for _, step := range o.Steps {
 		message.Steps = append(message.Steps, &umbrav1.Step{

@@ -14,6 +14,7 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/reconcile"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // mutation is what the requests have in common that change a pair.
@@ -112,7 +113,7 @@ func (d *Deps) start(ctx context.Context, pair, etag string, key store.RequestKe
 	record, err := d.Engine.Request(ctx, reconcile.Request{
 		Pair: pair, ETag: etag, Key: key,
 		Event: func(operationID string) drpair.Event {
-			return event(drpair.Request{OperationID: operationID, RequestID: key.ID})
+			return event(drpair.Request{OperationID: operationID, RequestID: key.ID, TraceParent: tracing.TraceParent(ctx)})
 		},
 	})
 	if err != nil {

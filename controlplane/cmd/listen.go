@@ -12,12 +12,15 @@ import (
 	"time"
 
 	grpcprometheus "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/otel/propagation"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/stats"
 
 	"github.com/umbra-dr/umbra/controlplane/access"
 	"github.com/umbra-dr/umbra/controlplane/api"
@@ -26,6 +29,7 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/session"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/identity"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // stopGrace is how long calls may go on when the process is asked to end. Watches and sessions never end by themselves.
@@ -47,12 +51,15 @@ type served struct {
 	peers    *peer.Server
 	present  *registry.Registry
 	calls    *grpcprometheus.ServerMetrics
+	traces   *tracing.Traces
 }
 
-// interceptors are what every call passes: it is counted, and who calls is known before it is asked whether this control
-// plane is alive.
+// interceptors are what every call passes: it is traced if it is to change something, it is counted, and who calls is known before it
+// is asked whether this control plane is alive.
 func (s served) interceptors() []grpc.ServerOption {
 	counted := []grpc.ServerOption{
+		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(s.traces.Provider()), otelgrpc.WithPropagators(propagation.TraceContext{}),
+			otelgrpc.WithFilter(func(call *stats.RPCTagInfo) bool { return access.RuleOf(call.FullMethodName).Changes }))),
 		grpc.ChainUnaryInterceptor(s.calls.UnaryServerInterceptor()), grpc.ChainStreamInterceptor(s.calls.StreamServerInterceptor()),
 	}
 	return slices.Concat(counted, s.guard.Options(), s.present.WhileAlive(), api.Interceptors(s.deps))

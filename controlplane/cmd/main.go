@@ -60,6 +60,7 @@ type flags struct {
 
 	Lease   time.Duration      `help:"How long a host may be silent before it counts as not connected." default:"15s"`
 	Metrics string             `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
+	Traces  bool               `help:"Export traces by OTLP over gRPC, to where the standard OTEL_* variables say; https://localhost:4317 if they say nothing."`
 	Log     telemetry.LogFlags `embed:"" prefix:"log-"`
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // measured are the parts that have figures.
@@ -26,6 +27,7 @@ type measured struct {
 	engine  *reconcile.Engine
 	present *registry.Registry
 	own     *identity.Source
+	traces  *tracing.Traces
 }
 
 // figures are what Prometheus gets to see, and the count of calls, which servers have to be given.
@@ -33,7 +35,7 @@ func figures(f flags, of measured) (prometheus.Gatherer, *grpcprometheus.ServerM
 	own := telemetry.NewRegistry("controlplane")
 	calls := grpcprometheus.NewServerMetrics()
 	own.MustRegister(
-		metrics.New(of.pairs, of.hosts, clock.System), of.engine.Durations(), calls,
+		metrics.New(of.pairs, of.hosts, clock.System), of.engine.Durations(), of.traces, calls,
 		telemetry.Truth("umbra_etcd_lease_held", "1 while this control plane holds its lease at etcd. Without it, it serves nobody.",
 			func() bool { return of.present.Alive().Err() == nil }),
 		telemetry.CertificateExpiry(func() time.Time { return of.own.Current().NotAfter() }),

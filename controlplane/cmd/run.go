@@ -27,6 +27,7 @@ import (
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 const (
@@ -40,6 +41,11 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	if f.Listen == "" && f.UnixSocket == "" {
 		return errors.New("nobody could reach this control plane: give --listen, --unix-socket, or both")
 	}
+	traces, err := tracing.Start(ctx, f.Traces, "umbra-controlplane", log)
+	if err != nil {
+		return err
+	}
+	defer traces.Close()
 	client, stop, err := openEtcd(ctx, f, log)
 	if err != nil {
 		return err
@@ -67,7 +73,7 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	gate.revocations.OnChange(sessions.PeerChanged)
 	engine := reconcile.New(reconcile.Config{
 		Store: records, Records: cache, Observed: hosts, Self: present.Self(), Clock: clock.System, Log: log,
-		UnreachableAfter: f.Lease,
+		Tracer: traces.Tracer(), UnreachableAfter: f.Lease,
 	})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return cache.Run(ctx) })
@@ -80,7 +86,7 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 			return errors.Join(context.Cause(ctx), group.Wait())
 		}
 	}
-	gatherer, calls := figures(f, measured{cache, hosts, engine, present, gate.own})
+	gatherer, calls := figures(f, measured{cache, hosts, engine, present, gate.own, traces})
 	deps := api.Deps{
 		Store: records, Cache: cache, Engine: engine, Observed: hosts, Hosts: sessions, Clock: clock.System, Log: log,
 		Office: gate.office,
@@ -93,7 +99,7 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	group.Go(func() error {
 		return listen(ctx, f, served{
 			guard: gate.guard, own: gate.own, deps: deps, sessions: sessions, peers: peers.Server(sessions.AskHere), present: present,
-			calls: calls,
+			calls: calls, traces: traces,
 		})
 	})
 	return group.Wait()

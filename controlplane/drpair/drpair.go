@@ -54,6 +54,9 @@ type Pair struct {
 	Shadow Shadow
 	Policy Policy
 
+	// TraceParent is the W3C traceparent of the request that made the pair.
+	TraceParent string `json:",omitempty"`
+
 	// Paused: someone asked for the pause.
 	Paused bool `json:",omitempty"`
 	// ResyncGeneration rises with every Restart Replication: nothing known before holds.

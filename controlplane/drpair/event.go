@@ -31,6 +31,8 @@ type Request struct {
 	// OperationID is the id of the operation to make, RequestID the caller's id of the request.
 	OperationID string
 	RequestID   string
+	// TraceParent is the W3C traceparent of the caller's request, if it has one.
+	TraceParent string
 }
 
 // start makes rec's operation one of that kind and cancels the one that was running.
@@ -45,7 +47,7 @@ func start(rec Record, request Request, kind OperationKind, steps []Step, now ti
 	}
 	rec.Operation = &Operation{
 		ID: request.OperationID, Pair: rec.Pair.ID, Kind: kind, State: OperationRunning, CreateTime: now,
-		RequestID: request.RequestID, Epoch: rec.Pair.Epoch, Steps: steps,
+		RequestID: request.RequestID, Epoch: rec.Pair.Epoch, Steps: steps, TraceParent: request.TraceParent,
 	}
 	return rec, superseded
 }

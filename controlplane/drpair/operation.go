@@ -86,6 +86,8 @@ type Operation struct {
 	Failure    *Failure `json:",omitempty"`
 	// DeletePoints: the request asked for the deletion of recovery points.
 	DeletePoints bool `json:",omitempty"`
+	// TraceParent is the W3C traceparent of the request.
+	TraceParent string `json:",omitempty"`
 	// Allowed are the pair's allowed actions when the operation ended.
 	Allowed []Action `json:",omitempty"`
 }

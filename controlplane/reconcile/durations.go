@@ -42,9 +42,10 @@ func ended(before drpair.Record, change drpair.Change) []*drpair.Operation {
 	return over
 }
 
-// noteEnds measures the operations that a stored change has ended.
+// noteEnds measures and traces the operations that a stored change has ended.
 func (e *Engine) noteEnds(before drpair.Record, change drpair.Change) {
 	for _, op := range ended(before, change) {
 		e.durations.WithLabelValues(string(op.Kind), string(op.State)).Observe(op.EndTime.Sub(op.CreateTime).Seconds())
+		traceOperation(e.Tracer, op)
 	}
 }

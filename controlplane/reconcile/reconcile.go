@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/observed"
@@ -20,6 +21,7 @@ import (
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/feed"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // Store is where records are written. *store.Store is one.
@@ -48,6 +50,8 @@ type Config struct {
 	Self  string
 	Clock clock.Clock
 	Log   *slog.Logger
+	// Tracer gets the spans of operations. Without it there are none.
+	Tracer trace.Tracer
 	// UnreachableAfter is how long a host may be without a session before its pairs say so.
 	UnreachableAfter time.Duration
 }
@@ -61,6 +65,9 @@ type Engine struct {
 
 // New makes an engine. Run it to have reports taken up and time-outs kept.
 func New(cfg Config) *Engine {
+	if cfg.Tracer == nil {
+		cfg.Tracer = tracing.Off()
+	}
 	return &Engine{Config: cfg, steps: newSteppings(), durations: newDurations()}
 }
 
@@ -177,7 +184,8 @@ func (e *Engine) repeated(ctx context.Context, key store.RequestKey) (drpair.Rec
 func (e *Engine) logChange(cause string, before drpair.Record, change drpair.Change) {
 	log := e.Log.With(telemetry.KeyPair, change.Pair.ID, telemetry.KeyEpoch, change.Pair.Epoch)
 	if change.Operation != nil {
-		log = log.With(telemetry.KeyOperation, change.Operation.ID)
+		log = log.With(telemetry.KeyOperation, change.Operation.ID,
+			telemetry.KeyTraceID, tracing.OfOperation(change.Operation.ID, change.Operation.TraceParent).TraceID())
 	}
 	if before.Pair.State != change.Pair.State || change.Remove {
 		args := []any{"from", before.Pair.State, "to", change.Pair.State, "cause", cause, "removed", change.Remove}

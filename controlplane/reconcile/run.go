@@ -32,6 +32,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	ticker := e.Clock.NewTicker(beat)
 	defer ticker.Stop()
 	e.steps.start(e.Clock.Now())
+	e.retrace()
 	todo := &agenda{urgent: map[string]struct{}{}, rest: map[string]struct{}{}, later: map[string]time.Time{}}
 	for _, entry := range e.Records.List() {
 		e.mark(todo, entry.Record.Pair.ID)

@@ -5,14 +5,15 @@ import (
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // assignmentFor derives from a record what the host should be doing for the pair. The host is one of the pair's two.
 func assignmentFor(host string, rec drpair.Record, peer peer) *umbrav1.Assignment {
 	p := rec.Pair
-	assignment := &umbrav1.Assignment{DrPair: p.ID, DrPairUid: p.UID, Generation: p.Generation, Epoch: p.Epoch}
-	if rec.Operation != nil {
-		assignment.Operation = rec.Operation.ID
+	assignment := &umbrav1.Assignment{DrPair: p.ID, DrPairUid: p.UID, Generation: p.Generation, Epoch: p.Epoch, TraceParent: p.TraceParent}
+	if op := rec.Operation; op != nil {
+		assignment.Operation, assignment.TraceParent = op.ID, tracing.OfOperation(op.ID, op.TraceParent).TraceParent()
 	}
 	if p.Main.Host == host {
 		assignment.Role = &umbrav1.Assignment_Main{Main: mainAssignment(p, peer)}

@@ -44,6 +44,7 @@ type flags struct {
 	CyclesMax       int                `help:"How many servers are replicated at the same instant." default:"4"`
 	ScratchBytesMax int64              `help:"How many bytes the scratch files of one server's backup job may take." default:"8589934592"`
 	Metrics         string             `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
+	Traces          bool               `help:"Export traces by OTLP over gRPC, to where the standard OTEL_* variables say; https://localhost:4317 if they say nothing."`
 	Log             telemetry.LogFlags `embed:"" prefix:"log-"`
 }
 

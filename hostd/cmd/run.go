@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -28,6 +29,7 @@ import (
 	"github.com/umbra-dr/umbra/pkg/identity"
 	"github.com/umbra-dr/umbra/pkg/recoverystore"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 	"github.com/umbra-dr/umbra/pkg/transport"
 )
 
@@ -44,6 +46,11 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 			return fmt.Errorf("making a folder: %w", err)
 		}
 	}
+	traces, err := tracing.Start(ctx, f.Traces, "umbra-hostd", log, tracing.KeyHost.String(f.HostID))
+	if err != nil {
+		return err
+	}
+	defer traces.Close()
 	kept, err := journal.Open(f.StateDir)
 	if err != nil {
 		return err
@@ -55,7 +62,7 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	}
 	hypervisor := libvirt.New(libvirt.Config{Socket: f.LibvirtSocket, Clock: clock.System, Logger: log})
 	defer hypervisor.Close()
-	parts, err := assemble(f, log, me, kept, hypervisor, serverOwner(ctx, hypervisor, log))
+	parts, err := assemble(f, log, me, kept, hypervisor, serverOwner(ctx, hypervisor, log), traces.Tracer())
 	if err != nil {
 		return err
 	}
@@ -70,7 +77,7 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 		Inventory:      func(ctx context.Context) (*umbrav1.Host, error) { return inventory.Take(ctx, parts.inventory) },
 		InventoryEvery: inventoryEvery,
 	}, parts.outbox)
-	gatherer := figures(parts, talk, me.source)
+	gatherer := figures(parts, talk, me.source, traces)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return parts.replica.Run(ctx) })
 	group.Go(func() error { return parts.shadow.Run(ctx) })
@@ -95,11 +102,11 @@ type parts struct {
 	inventory inventory.Config
 }
 
-func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, hypervisor *libvirt.Hypervisor, owner *recoverystore.Owner) (*parts, error) {
+func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, hypervisor *libvirt.Hypervisor, owner *recoverystore.Owner, tracer trace.Tracer) (*parts, error) {
 	p := &parts{outbox: session.NewOutbox(), main: &mainRole{peers: me.peers}}
 	var shadow *shadowserver.Role
 	received, err := replica.New(replica.Config{
-		StoreDir: f.StoreDir, Journal: kept, Clock: clock.System, Log: log,
+		StoreDir: f.StoreDir, Journal: kept, Clock: clock.System, Log: log, Tracer: tracer,
 		Store:   recoverystore.Options{Owner: owner},
 		Changed: func(pair string) { shadow.Changed(pair) },
 	})
@@ -109,14 +116,14 @@ func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, hypervis
 	p.replica = received
 	shadow, err = shadowserver.New(shadowserver.Config{
 		StoreDir: f.StoreDir, ServersDir: f.ServersDir, Replica: received, Target: hypervisor, Journal: kept,
-		Clock: clock.System, Log: log, Report: p.outbox.Report,
+		Clock: clock.System, Log: log, Tracer: tracer, Report: p.outbox.Report,
 	})
 	if err != nil {
 		return nil, err
 	}
 	p.shadow = shadowRole{shadow, me.peers}
 	p.main.Replicator, err = replicate.New(replicate.Config{
-		RunDir: f.RunDir, Source: hypervisor, Journal: kept, Clock: clock.System, Log: log, Report: p.outbox.Report,
+		RunDir: f.RunDir, Source: hypervisor, Journal: kept, Clock: clock.System, Log: log, Tracer: tracer, Report: p.outbox.Report,
 		Dial: func(_ context.Context, address, host string) (*grpc.ClientConn, error) {
 			return dialAs(me.source, identity.Host(host), address)
 		},

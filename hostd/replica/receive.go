@@ -7,6 +7,7 @@ import (
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/recoverystore"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 	"github.com/umbra-dr/umbra/pkg/transport"
 )
 
@@ -143,6 +144,7 @@ func (st *stream) completePoint(ctx context.Context) error {
 		return err
 	}
 	var point recoverystore.Point
+	ctx, span := tracing.StartUnder(ctx, st.p.r.cfg.Tracer, st.job.GetTraceParent(), "store recovery point", tracing.About(st.p.name, st.epoch, ""))
 	err := st.write(ctx, func() (err error) {
 		point, err = st.p.draft.Complete(context.WithoutCancel(ctx), st.meta())
 		if err != nil {
@@ -154,6 +156,8 @@ func (st *stream) completePoint(ctx context.Context) error {
 		rec.Untrusted = false
 		return st.p.save(rec)
 	})
+	span.SetAttributes(tracing.KeyPoint.String(string(point.ID)))
+	tracing.End(span, err)
 	if err != nil {
 		return err
 	}

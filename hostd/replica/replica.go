@@ -20,9 +20,12 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/umbra-dr/umbra/hostd/journal"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/recoverystore"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // Defaults of Config.
@@ -42,6 +45,8 @@ type Config struct {
 	Clock clock.Clock
 	// Log gets state changes.
 	Log *slog.Logger
+	// Tracer gets a span for each point that is stored. Default: none.
+	Tracer trace.Tracer
 	// Changed is called when a pair's Status changed. It must not block, and may call Status. Unset: nobody is told.
 	Changed func(pair string)
 	// Store is how stores are opened: their owner, the space kept free. Clock and Log are filled in.
@@ -87,6 +92,9 @@ func New(cfg Config) (*Replica, error) {
 	}
 	if cfg.ScrubBytes <= 0 {
 		cfg.ScrubBytes = DefaultScrubBytes
+	}
+	if cfg.Tracer == nil {
+		cfg.Tracer = tracing.Off()
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func(string) {}

@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"slices"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 const (
@@ -200,6 +204,7 @@ func (s *session) complete(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
+	trace.SpanFromContext(ctx).SetAttributes(tracing.KeyPoint.String(point), attribute.Int64("umbra.changed_bytes", s.changed))
 	w.log.Debug("recovery point stored", "recovery_point", point, "changed_bytes", s.changed)
 	s.coverage = coverage{checkpoint: j.checkpoint}
 	for _, e := range j.exports {

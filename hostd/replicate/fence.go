@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 const (
@@ -27,9 +30,11 @@ const (
 // fence keeps the server of an epoch that is over from doing harm, until ctx ends. Replication has stopped before it is called.
 func (w *worker) fence(ctx context.Context) {
 	f := &fencing{worker: w}
+	ctx, f.span = w.stepSpan(ctx, "FENCE_MAIN")
 	for ctx.Err() == nil {
 		w.pause(ctx, f.round(ctx))
 	}
+	tracing.End(f.span, context.Cause(ctx)) // nothing, if the fence has held
 }
 
 // fencing applies on_main_return, again and again.
@@ -44,6 +49,8 @@ type fencing struct {
 	// trouble is what keeps the disconnected server from being shut down, for a person.
 	trouble  string
 	jobEnded bool
+	// span is that of the fence, until it holds for the first time.
+	span trace.Span
 }
 
 const (
@@ -60,6 +67,8 @@ func (f *fencing) round(ctx context.Context) time.Duration {
 		return fenceRetry
 	}
 	w.reportFenced(message)
+	f.span.SetAttributes(tracing.KeyMessage.String(message))
+	f.span.End()
 	f.jobEnded = f.jobEnded || w.endLeftJob(ctx, fenceEndMax)
 	if !f.shutDown {
 		return fenceEvery

@@ -13,6 +13,7 @@ import (
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 	"github.com/umbra-dr/umbra/pkg/nbd"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 const (
@@ -89,7 +90,7 @@ func (s *session) beginJob(ctx context.Context, since string) (*job, error) {
 	if err == nil {
 		err = s.link.control(&umbrav1.MainMessage{Message: &umbrav1.MainMessage_BeginJob{BeginJob: &umbrav1.BeginJob{
 			Checkpoint: j.checkpoint, PointTime: timestamppb.New(at), Consistency: j.consistency(),
-			ServerXml: xml, Nvram: nvramOf(xml, w.log),
+			ServerXml: xml, Nvram: nvramOf(xml, w.log), TraceParent: tracing.TraceParent(ctx),
 		}}})
 	}
 	if err != nil {

@@ -8,13 +8,16 @@ import (
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // release removes everything of the pair from this host, and stays until ctx ends. It may be repeated: the journal's record goes last.
 func (w *worker) release(ctx context.Context) {
 	retry := newRetry()
 	for ctx.Err() == nil {
-		err := w.releaseOnce(ctx)
+		traced, span := w.stepSpan(ctx, "STOP_REPLICATION")
+		err := w.releaseOnce(traced)
+		tracing.End(span, err)
 		if err == nil {
 			w.log.Info("the pair is released")
 			w.status.change(func(v *view) { v.phase, v.failure = umbrav1.MainPhase_MAIN_PHASE_RELEASED, nil })

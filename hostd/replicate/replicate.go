@@ -28,6 +28,7 @@ import (
 	"strings"
 	"sync"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
@@ -35,6 +36,7 @@ import (
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 	"github.com/umbra-dr/umbra/hostd/journal"
 	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // What Config means by 0.
@@ -57,6 +59,8 @@ type Config struct {
 	// Clock defaults to clock.System, Log to slog.Default.
 	Clock clock.Clock
 	Log   *slog.Logger
+	// Tracer gets spans of cycles and of steps. nil: none.
+	Tracer trace.Tracer
 	// Report takes what is observed. It must not block; the newest of a pair counts.
 	Report func(*umbrav1.AssignmentReport)
 	// Confirmed tells whether the control plane has confirmed the assignments on a live session since this process started. Before
@@ -91,6 +95,9 @@ func New(cfg Config) (*Replicator, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
+	}
+	if cfg.Tracer == nil {
+		cfg.Tracer = tracing.Off()
 	}
 	if cfg.BootID == "" {
 		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

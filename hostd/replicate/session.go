@@ -9,6 +9,7 @@ import (
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 	"github.com/umbra-dr/umbra/pkg/transport"
 )
 
@@ -123,7 +124,9 @@ func (s *session) inSlot(ctx context.Context, cycle func(context.Context) error)
 	}
 	defer turn.release()
 	began := w.cfg.Clock.Now()
-	err := cycle(ctx)
+	traced, span := w.cycleSpan(ctx, kind)
+	err := cycle(traced)
+	tracing.End(span, err)
 	w.shared.figures.cycled(ctx, w.pair, kind, w.cfg.Clock.Now().Sub(began), err)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // team is the workers of a host. Only Run's goroutine uses it.
@@ -71,9 +72,9 @@ func (t *team) begin(ctx context.Context, a *umbrav1.Assignment) {
 		status:  &status{clock: cfg.Clock, report: cfg.Report},
 		limiter: rate.NewLimiter(limit(a), chunkBytes), traffic: t.replicator.shared.figures.of(pair),
 	}
-	w.log = telemetry.AboutPair(cfg.Log, pair, func() (uint64, string) {
+	w.log = telemetry.AboutPair(cfg.Log, pair, func() telemetry.Subject {
 		newest := w.desired.current()
-		return newest.GetEpoch(), newest.GetOperation()
+		return telemetry.Subject{Epoch: newest.GetEpoch(), Operation: newest.GetOperation(), TraceID: tracing.TraceID(newest.GetTraceParent())}
 	})
 	ctx, stop := context.WithCancel(ctx)
 	m := &member{worker: w, stop: stop, done: make(chan struct{})}

@@ -11,12 +11,14 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 	"github.com/umbra-dr/umbra/hostd/journal"
 	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // How often a settled pair is looked at, and how long each step of work may take.
@@ -52,6 +54,8 @@ type Config struct {
 	Journal    *journal.Journal
 	Clock      clock.Clock
 	Log        *slog.Logger
+	// Tracer gets spans of the steps. Default: none.
+	Tracer trace.Tracer
 	// Report gets every report; the latest of a pair is all that counts. It must not block.
 	Report func(*umbrav1.AssignmentReport)
 
@@ -81,6 +85,9 @@ func (c Config) withDefaults() (Config, error) {
 	if within(c.StoreDir, c.ServersDir) {
 		return c, fmt.Errorf("the servers' folder %s lies inside the stores' folder %s: deleting a store would take a committed server's disks",
 			c.ServersDir, c.StoreDir)
+	}
+	if c.Tracer == nil {
+		c.Tracer = tracing.Off()
 	}
 	if c.FreeBytesMin == 0 {
 		c.FreeBytesMin = DefaultFreeBytesMin

@@ -8,6 +8,7 @@ import (
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/recoverystore"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 const absent = umbrav1.PowerState_POWER_STATE_ABSENT
@@ -96,7 +97,10 @@ func (w *worker) delete(ctx context.Context) error {
 	if w.rec.committed() {
 		power = w.serverPower(ctx)
 	}
-	if err := w.clear(ctx); err != nil {
+	ctx, span := w.span(ctx, umbrav1.StepKind_STEP_KIND_DELETE_RECOVERY_POINTS)
+	err := w.clear(ctx)
+	tracing.End(span, err)
+	if err != nil {
 		return err
 	}
 	w.showPhase(umbrav1.ShadowPhase_SHADOW_PHASE_DELETED, nil, power)

@@ -10,6 +10,7 @@ import (
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 	"github.com/umbra-dr/umbra/hostd/replica"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 const (
@@ -142,7 +143,13 @@ func powerState(p hypervisor.PowerState) umbrav1.PowerState {
 
 // stopReplication has the replica refuse the assignment's epoch and all lower ones.
 func (w *worker) stopReplication(ctx context.Context, a *umbrav1.Assignment) error {
-	return w.apply(ctx, a, false)
+	if w.cfg.Replica.Status(w.pair).StoppedEpoch >= a.GetEpoch() { // it is so already, and no news in a trace
+		return w.apply(ctx, a, false)
+	}
+	ctx, span := w.span(ctx, umbrav1.StepKind_STEP_KIND_STOP_REPLICATION)
+	err := w.apply(ctx, a, false)
+	tracing.End(span, err)
+	return err
 }
 
 func (w *worker) apply(ctx context.Context, a *umbrav1.Assignment, accept bool) error {

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // plan shows the steps that are ahead, all of them pending.
@@ -34,9 +37,11 @@ func (w *worker) step(ctx context.Context, kind umbrav1.StepKind, limit time.Dur
 		}
 	})
 	w.log.Info("step begins", "step", kind.String())
-	bounded, cancel := context.WithTimeout(ctx, limit)
+	traced, span := w.span(ctx, kind)
+	bounded, cancel := context.WithTimeout(traced, limit)
 	defer cancel()
 	message, err := do(bounded)
+	tracing.End(span, err)
 	if err == nil {
 		w.showStep(kind, func(s *umbrav1.Step) {
 			s.State, s.Message = umbrav1.StepState_STEP_STATE_DONE, message
@@ -51,6 +56,13 @@ func (w *worker) step(ctx context.Context, kind umbrav1.StepKind, limit time.Dur
 		err = fmt.Errorf("not done after %s: %w", limit, err)
 	}
 	return &stepError{step: kind, err: err}
+}
+
+// span begins the span of this host's part in a step of the operation in hand.
+func (w *worker) span(ctx context.Context, kind umbrav1.StepKind) (context.Context, trace.Span) {
+	a := w.about.Load()
+	work := tracing.Work{Pair: w.pair, Epoch: a.GetEpoch(), Operation: a.GetOperation(), TraceParent: a.GetTraceParent()}
+	return work.StartStep(ctx, w.cfg.Tracer, strings.TrimPrefix(kind.String(), "STEP_KIND_"))
 }
 
 // showStep changes one step of the report. A step that was not planned is added.

@@ -16,6 +16,7 @@ import (
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/journal"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
 // errSuperseded ends the work on an assignment when another one asks for something else. It leaves everything as a
@@ -64,9 +65,9 @@ func newWorker(ctx context.Context, cfg *Config, pair string, a *umbrav1.Assignm
 		publish: make(chan struct{}, 1),
 		newest:  a,
 	}
-	w.log = telemetry.AboutPair(cfg.Log, pair, func() (uint64, string) {
+	w.log = telemetry.AboutPair(cfg.Log, pair, func() telemetry.Subject {
 		a := w.about.Load()
-		return a.GetEpoch(), a.GetOperation()
+		return telemetry.Subject{Epoch: a.GetEpoch(), Operation: a.GetOperation(), TraceID: tracing.TraceID(a.GetTraceParent())}
 	})
 	w.about.Store(a)
 	w.reported.uid, w.reported.report = a.GetDrPairUid(), &umbrav1.ShadowReport{}

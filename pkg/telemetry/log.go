@@ -14,6 +14,7 @@ const (
 	KeyHost      = "host"
 	KeyStep      = "step"
 	KeyRequestID = "request_id"
+	KeyTraceID   = "trace_id"
 )
 
 // LogFlags are a daemon's flags about its log.
@@ -31,24 +32,34 @@ func (f LogFlags) New(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
-// AboutPair is a log of lines about a pair. now tells the pair's epoch and operation when a line is written, 0 and "" while
-// there is none; it is called from any goroutine that logs, and must not log.
-func AboutPair(log *slog.Logger, pair string, now func() (epoch uint64, operation string)) *slog.Logger {
+// Subject is what is in hand for a pair. What there is none of is 0 or "".
+type Subject struct {
+	Epoch     uint64
+	Operation string
+	TraceID   string
+}
+
+// AboutPair is a log of lines about a pair. now tells what is in hand when a line is written; it is called from any goroutine that
+// logs, and must not log.
+func AboutPair(log *slog.Logger, pair string, now func() Subject) *slog.Logger {
 	return slog.New(about{log.With(KeyPair, pair).Handler(), now})
 }
 
 type about struct {
 	slog.Handler
-	now func() (uint64, string)
+	now func() Subject
 }
 
 func (a about) Handle(ctx context.Context, record slog.Record) error {
-	epoch, operation := a.now()
-	if epoch != 0 {
-		record.AddAttrs(slog.Uint64(KeyEpoch, epoch))
+	in := a.now()
+	if in.Epoch != 0 {
+		record.AddAttrs(slog.Uint64(KeyEpoch, in.Epoch))
 	}
-	if operation != "" {
-		record.AddAttrs(slog.String(KeyOperation, operation))
+	if in.Operation != "" {
+		record.AddAttrs(slog.String(KeyOperation, in.Operation))
+	}
+	if in.TraceID != "" {
+		record.AddAttrs(slog.String(KeyTraceID, in.TraceID))
 	}
 	return a.Handler.Handle(ctx, record)
 }

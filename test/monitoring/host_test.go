@@ -29,6 +29,7 @@ import (
 	"github.com/umbra-dr/umbra/pkg/identity"
 	"github.com/umbra-dr/umbra/pkg/recoverystore"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
+	"github.com/umbra-dr/umbra/pkg/tracing"
 	"github.com/umbra-dr/umbra/pkg/transport"
 )
 
@@ -50,7 +51,22 @@ func (s shadowRole) Assign(set []*umbrav1.Assignment, _ bool) { s.Role.Assign(se
 
 func (p *plane) startHost(t *testing.T, id string) *host {
 	t.Helper()
-	h := &host{}
+	h := newHost()
+	h.run(t, p, id, h.hypervisor, false)
+	return h
+}
+
+// newHost is a host without the daemon.
+func newHost() *host {
+	return &host{hypervisor: simulated.New(hypervisor.Host{
+		LibvirtVersion: "0.0.0", CPUs: 8, MemoryBytes: 64 << 30, MemoryFreeBytes: 60 << 30, Networks: []string{"lan"}, KVM: true,
+		ServerUID: -1, ServerGID: -1,
+	})}
+}
+
+// run is the daemon at work, with that target for shadow servers.
+func (h *host) run(t *testing.T, p *plane, id string, target hypervisor.Target, traced bool) {
+	t.Helper()
 	log := telemetry.LogFlags{}.New(&h.log).With(telemetry.KeyHost, id)
 	made, err := p.authority.Issue(identity.Grant{ID: identity.Host(id), Generation: 1, Life: time.Hour}, time.Now())
 	must(t, err)
@@ -62,24 +78,22 @@ func (p *plane) startHost(t *testing.T, id string) *host {
 	}
 	kept, err := journal.Open(filepath.Join(dir, "state"))
 	must(t, err)
-	h.hypervisor = simulated.New(hypervisor.Host{
-		LibvirtVersion: "0.0.0", CPUs: 8, MemoryBytes: 64 << 30, MemoryFreeBytes: 60 << 30, Networks: []string{"lan"}, KVM: true,
-		ServerUID: -1, ServerGID: -1,
-	})
+	traces, err := tracing.Start(t.Context(), traced, "umbra-hostd", log, tracing.KeyHost.String(id))
+	must(t, err)
 	outbox := session.NewOutbox()
 	var shadow *shadowserver.Role
 	received, err := replica.New(replica.Config{
 		StoreDir: store, Journal: kept, Clock: clock.System, Log: log, Store: recoverystore.Options{ReserveBytes: -1},
-		Changed: func(pair string) { shadow.Changed(pair) },
+		Changed: func(pair string) { shadow.Changed(pair) }, Tracer: traces.Tracer(),
 	})
 	must(t, err)
 	shadow, err = shadowserver.New(shadowserver.Config{
-		StoreDir: store, ServersDir: servers, Replica: received, Target: h.hypervisor, Journal: kept, Clock: clock.System, Log: log,
-		Report: outbox.Report, FreeBytesMin: 1, LinkExists: func(string) bool { return true },
+		StoreDir: store, ServersDir: servers, Replica: received, Target: target, Journal: kept, Clock: clock.System, Log: log,
+		Tracer: traces.Tracer(), Report: outbox.Report, FreeBytesMin: 1, LinkExists: func(string) bool { return true },
 	})
 	must(t, err)
 	main, err := replicate.New(replicate.Config{
-		RunDir: runs, Source: h.hypervisor, Journal: kept, Clock: clock.System, Log: log, Report: outbox.Report, BootID: "boot",
+		RunDir: runs, Source: h.hypervisor, Journal: kept, Clock: clock.System, Log: log, Tracer: traces.Tracer(), Report: outbox.Report, BootID: "boot",
 		Dial: func(_ context.Context, address, other string) (*grpc.ClientConn, error) {
 			return dial(source, identity.Host(other), address, transport.DialOptions()...)
 		},
@@ -98,7 +112,7 @@ func (p *plane) startHost(t *testing.T, id string) *host {
 	server := grpc.NewServer(append(transport.ServerOptions(), grpc.Creds(source.Server(func(identity.ID) bool { return true })))...)
 	transport.Register(server, received.Handle(nil))
 	registry := telemetry.NewRegistry("hostd")
-	registry.MustRegister(main, received,
+	registry.MustRegister(main, received, traces,
 		telemetry.Truth("umbra_session_connected", "1 while this host has a session with a control plane.", talk.Connected),
 		telemetry.CertificateExpiry(func() time.Time { return source.Current().NotAfter() }))
 	// Prometheus sees the host's figures as long as the test goes on.
@@ -114,6 +128,7 @@ func (p *plane) startHost(t *testing.T, id string) *host {
 		die()
 		server.Stop()
 		work.Wait()
+		traces.Close()
 		if err := errors.Join(controlPlane.Close(), kept.Close()); err != nil {
 			t.Error(err)
 		}
@@ -123,7 +138,6 @@ func (p *plane) startHost(t *testing.T, id string) *host {
 		measured.Close()
 		h.hypervisor.Close()
 	})
-	return h
 }
 
 func dial(source *identity.Source, id identity.ID, address string, options ...grpc.DialOption) (*grpc.ClientConn, error) {

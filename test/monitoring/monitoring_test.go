@@ -106,17 +106,20 @@ func (p *prometheus) untilTrue(t *testing.T, expression string) {
 // protect makes the pair p, as soon as both hosts are known.
 func (p *plane) protect(t *testing.T) {
 	t.Helper()
-	request := &umbrav1.CreateDRPairRequest{DrPairId: "p", RequestId: "7d9b1c0a-4a43-4a6f-8f0f-6f5b2f7d0001", DrPair: &umbrav1.DRPair{
+	until(t, "the server is not protected", func(ctx context.Context) error {
+		_, err := umbrav1.NewProtectionServiceClient(p.api).CreateDRPair(ctx, pairRequest())
+		return err
+	})
+}
+
+func pairRequest() *umbrav1.CreateDRPairRequest {
+	return &umbrav1.CreateDRPairRequest{DrPairId: "p", RequestId: "7d9b1c0a-4a43-4a6f-8f0f-6f5b2f7d0001", DrPair: &umbrav1.DRPair{
 		Main:   &umbrav1.MainServer{Host: "hosts/a", Server: "srv"},
 		Shadow: &umbrav1.ShadowServer{Host: "hosts/b", Server: "shadow"},
 		Policy: &umbrav1.Policy{Interval: durationpb.New(time.Second), Retention: &umbrav1.RetentionPolicy{
 			Rules: []*umbrav1.RetentionRule{{MaxAge: durationpb.New(time.Hour)}}, StoreBytesMax: 1 << 30,
 		}, Verification: &umbrav1.VerificationPolicy{RunTime: durationpb.New(time.Second)}},
 	}}
-	until(t, "the server is not protected", func(ctx context.Context) error {
-		_, err := umbrav1.NewProtectionServiceClient(p.api).CreateDRPair(ctx, request)
-		return err
-	})
 }
 
 // alerts are the expressions of the rules.

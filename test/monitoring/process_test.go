@@ -20,22 +20,23 @@ import (
 
 // plane is a control plane's process, with an authority of the test's.
 type plane struct {
+	dir              string
 	authority        *identity.Authority
 	address, metrics string
 	api              *grpc.ClientConn // as its local administrator
 	log              lines
+	kill             func() // ends the process as a crash does
 }
 
-func startPlane(t *testing.T) *plane {
+func startPlane(t *testing.T, flags ...string) *plane {
 	t.Helper()
 	dir := t.TempDir()
-	command := filepath.Join(dir, "umbra-controlplane")
-	build := exec.Command("go", "build", "-trimpath", "-o", command, "../../controlplane/cmd")
+	p := &plane{dir: dir, address: "127.0.0.1:0"}
+	build := exec.Command("go", "build", "-trimpath", "-o", p.command(), "../../controlplane/cmd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the control plane: %v\n%s", err, out)
 	}
-	p := &plane{}
 	var err error
 	if p.authority, err = identity.NewAuthority(time.Now()); err != nil {
 		t.Fatal(err)
@@ -49,11 +50,25 @@ func startPlane(t *testing.T) *plane {
 			t.Fatal(err)
 		}
 	}
-	socket := filepath.Join(dir, "api.sock")
+	p.run(t, flags...)
+	if p.api, err = grpc.NewClient("unix:"+p.socket(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.api.Close() })
+	return p
+}
+
+func (p *plane) command() string { return filepath.Join(p.dir, "umbra-controlplane") }
+func (p *plane) socket() string  { return filepath.Join(p.dir, "api.sock") }
+
+// run starts the process, or starts it again at the address that it had.
+func (p *plane) run(t *testing.T, flags ...string) {
+	t.Helper()
 	address, metrics := make(chan string, 1), make(chan string, 1)
-	start(t, exec.Command(command, "--state-dir", filepath.Join(dir, "state"), "--listen", "127.0.0.1:0", "--unix-socket", socket,
-		"--authority-cert", filepath.Join(dir, "ca.pem"), "--authority-key", filepath.Join(dir, "ca-key.pem"),
-		"--metrics", "127.0.0.1:0", "--lease", "2s"), func(line []byte) {
+	command := exec.Command(p.command(), append(flags, "--state-dir", filepath.Join(p.dir, "state"), "--listen", p.address, "--unix-socket", p.socket(),
+		"--authority-cert", filepath.Join(p.dir, "ca.pem"), "--authority-key", filepath.Join(p.dir, "ca-key.pem"),
+		"--metrics", "127.0.0.1:0", "--lease", "2s")...)
+	ended := start(t, command, func(line []byte) {
 		_, _ = p.log.Write(line) // never fails
 		var said struct{ Msg, Address string }
 		if err := json.Unmarshal(line, &said); err != nil {
@@ -66,12 +81,11 @@ func startPlane(t *testing.T) *plane {
 			metrics <- said.Address
 		}
 	})
-	p.address, p.metrics = hear(t, address), hear(t, metrics)
-	if p.api, err = grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
-		t.Fatal(err)
+	p.kill = func() {
+		_ = command.Process.Kill() // it may have ended by itself
+		<-ended
 	}
-	t.Cleanup(func() { _ = p.api.Close() })
-	return p
+	p.address, p.metrics = hear(t, address), hear(t, metrics)
 }
 
 // start starts a process, which ends with the test. It calls heard for each line on its standard error. ended is closed when the

@@ -319,7 +319,10 @@ type Assignment struct {
 	Role isAssignment_Role `protobuf_oneof:"role"`
 	// The pair's uid. A pair that was removed and made again under the same id has another one, and is another pair:
 	// what the host holds of the one before it is cleared, and counts for nothing.
-	DrPairUid     string `protobuf:"bytes,7,opt,name=dr_pair_uid,json=drPairUid,proto3" json:"dr_pair_uid,omitempty"`
+	DrPairUid string `protobuf:"bytes,7,opt,name=dr_pair_uid,json=drPairUid,proto3" json:"dr_pair_uid,omitempty"`
+	// The W3C traceparent that the host's spans lie under: of the operation, or of the request that made the pair. May be
+	// empty.
+	TraceParent   string `protobuf:"bytes,8,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -410,6 +413,13 @@ func (x *Assignment) GetShadow() *ShadowAssignment {
 func (x *Assignment) GetDrPairUid() string {
 	if x != nil {
 		return x.DrPairUid
+	}
+	return ""
+}
+
+func (x *Assignment) GetTraceParent() string {
+	if x != nil {
+		return x.TraceParent
 	}
 	return ""
 }
@@ -1105,7 +1115,7 @@ var File_umbra_v1_assignment_proto protoreflect.FileDescriptor
 
 const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\n" +
-	"\x19umbra/v1/assignment.proto\x12\bumbra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16umbra/v1/dr_pair.proto\x1a\x16umbra/v1/failure.proto\x1a\x18umbra/v1/operation.proto\x1a\x15umbra/v1/policy.proto\"\x87\x02\n" +
+	"\x19umbra/v1/assignment.proto\x12\bumbra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16umbra/v1/dr_pair.proto\x1a\x16umbra/v1/failure.proto\x1a\x18umbra/v1/operation.proto\x1a\x15umbra/v1/policy.proto\"\xaa\x02\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\adr_pair\x18\x01 \x01(\tR\x06drPair\x12\x1e\n" +
@@ -1116,7 +1126,8 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\toperation\x18\x04 \x01(\tR\toperation\x12.\n" +
 	"\x04main\x18\x05 \x01(\v2\x18.umbra.v1.MainAssignmentH\x00R\x04main\x124\n" +
 	"\x06shadow\x18\x06 \x01(\v2\x1a.umbra.v1.ShadowAssignmentH\x00R\x06shadow\x12\x1e\n" +
-	"\vdr_pair_uid\x18\a \x01(\tR\tdrPairUidB\x06\n" +
+	"\vdr_pair_uid\x18\a \x01(\tR\tdrPairUid\x12!\n" +
+	"\ftrace_parent\x18\b \x01(\tR\vtraceParentB\x06\n" +
 	"\x04role\"\xee\x02\n" +
 	"\x0eMainAssignment\x12&\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x12.umbra.v1.MainModeR\x04mode\x12\x16\n" +

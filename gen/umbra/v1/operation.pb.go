@@ -242,8 +242,11 @@ type Operation struct {
 	Epoch uint64 `protobuf:"varint,12,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// OUTPUT_ONLY. Whether recovery points are deleted by it.
 	DeleteRecoveryPoints bool `protobuf:"varint,13,opt,name=delete_recovery_points,json=deleteRecoveryPoints,proto3" json:"delete_recovery_points,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// OUTPUT_ONLY. The W3C id of the trace that it is in: the caller's, if the request came with one. It can be found by it
+	// where traces are kept, if they are exported.
+	TraceId       string `protobuf:"bytes,14,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Operation) Reset() {
@@ -367,6 +370,13 @@ func (x *Operation) GetDeleteRecoveryPoints() bool {
 	return false
 }
 
+func (x *Operation) GetTraceId() string {
+	if x != nil {
+		return x.TraceId
+	}
+	return ""
+}
+
 // Step is one step of an operation, bounded in time.
 type Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -462,7 +472,7 @@ var File_umbra_v1_operation_proto protoreflect.FileDescriptor
 
 const file_umbra_v1_operation_proto_rawDesc = "" +
 	"\n" +
-	"\x18umbra/v1/operation.proto\x12\bumbra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16umbra/v1/dr_pair.proto\x1a\x16umbra/v1/failure.proto\"\xaf\x04\n" +
+	"\x18umbra/v1/operation.proto\x12\bumbra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16umbra/v1/dr_pair.proto\x1a\x16umbra/v1/failure.proto\"\xca\x04\n" +
 	"\tOperation\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\adr_pair\x18\x02 \x01(\tR\x06drPair\x12+\n" +
@@ -479,7 +489,8 @@ const file_umbra_v1_operation_proto_rawDesc = "" +
 	" \x01(\v2\x11.umbra.v1.FailureR\afailure\x12?\n" +
 	"\x0fallowed_actions\x18\v \x03(\x0e2\x16.umbra.v1.DRPairActionR\x0eallowedActions\x12\x14\n" +
 	"\x05epoch\x18\f \x01(\x04R\x05epoch\x124\n" +
-	"\x16delete_recovery_points\x18\r \x01(\bR\x14deleteRecoveryPoints\"\x95\x02\n" +
+	"\x16delete_recovery_points\x18\r \x01(\bR\x14deleteRecoveryPoints\x12\x19\n" +
+	"\btrace_id\x18\x0e \x01(\tR\atraceId\"\x95\x02\n" +
 	"\x04Step\x12&\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x12.umbra.v1.StepKindR\x04kind\x12)\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x13.umbra.v1.StepStateR\x05state\x129\n" +

@@ -697,7 +697,9 @@ type BeginJob struct {
 	// The server's configuration, as libvirt's XML.
 	ServerXml string `protobuf:"bytes,4,opt,name=server_xml,json=serverXml,proto3" json:"server_xml,omitempty"`
 	// UEFI variables, if the server has any.
-	Nvram         []byte `protobuf:"bytes,5,opt,name=nvram,proto3" json:"nvram,omitempty"`
+	Nvram []byte `protobuf:"bytes,5,opt,name=nvram,proto3" json:"nvram,omitempty"`
+	// The W3C traceparent of the cycle, which the shadow's span lies under. May be empty.
+	TraceParent   string `protobuf:"bytes,6,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -765,6 +767,13 @@ func (x *BeginJob) GetNvram() []byte {
 		return x.Nvram
 	}
 	return nil
+}
+
+func (x *BeginJob) GetTraceParent() string {
+	if x != nil {
+		return x.TraceParent
+	}
+	return ""
 }
 
 // CoverageReached asks the shadow to make what was sent durable, with this coverage.
@@ -1042,7 +1051,7 @@ const file_umbra_v1_replication_proto_rawDesc = "" +
 	"\rChecksumsPart\x12\x12\n" +
 	"\x04disk\x18\x01 \x01(\rR\x04disk\x12#\n" +
 	"\rfirst_cluster\x18\x02 \x01(\x04R\ffirstCluster\x12\x1c\n" +
-	"\tchecksums\x18\x03 \x01(\fR\tchecksums\"\xd3\x01\n" +
+	"\tchecksums\x18\x03 \x01(\fR\tchecksums\"\xf6\x01\n" +
 	"\bBeginJob\x12\x1e\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\tR\n" +
@@ -1052,7 +1061,8 @@ const file_umbra_v1_replication_proto_rawDesc = "" +
 	"\vconsistency\x18\x03 \x01(\x0e2\x15.umbra.v1.ConsistencyR\vconsistency\x12\x1d\n" +
 	"\n" +
 	"server_xml\x18\x04 \x01(\tR\tserverXml\x12\x14\n" +
-	"\x05nvram\x18\x05 \x01(\fR\x05nvram\"A\n" +
+	"\x05nvram\x18\x05 \x01(\fR\x05nvram\x12!\n" +
+	"\ftrace_parent\x18\x06 \x01(\tR\vtraceParent\"A\n" +
 	"\x0fCoverageReached\x12.\n" +
 	"\bcoverage\x18\x01 \x01(\v2\x12.umbra.v1.CoverageR\bcoverage\"@\n" +
 	"\x0eCoverageStored\x12.\n" +
