@@ -2,7 +2,9 @@ package recoverystore
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -19,15 +21,19 @@ func fillIndex(b *testing.B, s *Store, chunks uint32, runClusters, points, chang
 		next += uint64(n) + 1
 		return next - uint64(n)
 	}
+	disks := []pointDisk{{DiskInfo{"vda", int64(chunks) * ChunkClusters * ClusterSize}, 1}}
+	put := func(tx *bbolt.Tx, chunk uint32, seq int, runs []run) error {
+		e := entry{runs: runs}
+		e.sums = make([]Sum, e.dataClusters())
+		return chunksOf(tx).put(chunkKey{1, chunk}, uint64(seq), e)
+	}
 	err := s.idx.update(func(tx *bbolt.Tx) error {
-		c := chunksOf(tx)
 		for chunk := range chunks {
-			var e entry
+			var runs []run
 			for first := 0; first < ChunkClusters; first += runClusters {
-				e.runs = append(e.runs, run{first: first, count: runClusters, loc: place(runClusters)})
+				runs = append(runs, run{first: first, count: runClusters, loc: place(runClusters)})
 			}
-			key := entryKey(chunkKey{1, chunk}, 1)
-			if err := c.locs.Put(key, encodeRuns(key, e.runs)); err != nil {
+			if err := put(tx, chunk, 1, runs); err != nil {
 				return err
 			}
 		}
@@ -35,16 +41,13 @@ func fillIndex(b *testing.B, s *Store, chunks uint32, runClusters, points, chang
 	})
 	for p := 2; p <= points && err == nil; p++ {
 		err = s.idx.update(func(tx *bbolt.Tx) error {
-			c := chunksOf(tx)
 			for i := range changes {
-				chunk := uint32(i*7919+p*104729) % chunks
-				key := entryKey(chunkKey{1, chunk}, uint64(p))
 				runs := []run{{first: i % 1000, count: 3, loc: place(3)}, {first: i%1000 + 10, count: 1, loc: place(1)}}
-				if err := c.locs.Put(key, encodeRuns(key, runs)); err != nil {
+				if err := put(tx, uint32(i*7919+p*104729)%chunks, p, runs); err != nil {
 					return err
 				}
 			}
-			return nil
+			return putRecord(tx.Bucket(bucketPoints), uintValue(uint64(p)), pointRecord{Seq: uint64(p), Disks: disks})
 		})
 	}
 	if err == nil {
@@ -53,9 +56,7 @@ func fillIndex(b *testing.B, s *Store, chunks uint32, runClusters, points, chang
 	if err != nil {
 		b.Fatal(err)
 	}
-	s.points = append(s.points, &pointRecord{
-		Seq: uint64(points), Disks: []pointDisk{{DiskInfo{"vda", int64(chunks) * ChunkClusters * ClusterSize}, 1}},
-	})
+	s.points = append(s.points, &pointRecord{Seq: uint64(points), Disks: disks})
 	s.seq = uint64(points) + 1
 }
 
@@ -127,5 +128,48 @@ func BenchmarkSmallPoint(b *testing.B) {
 		if _, err := d.Complete(b.Context(), PointMeta{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkOpen opens a store, which reads the structure of its index and all of what says where data lies.
+func BenchmarkOpen(b *testing.B) {
+	for _, c := range []struct {
+		name                        string
+		chunks                      uint32
+		runClusters, points, change int
+	}{
+		{"64GiB-10000points-of-20chunks", 1024, 16, 10000, 20},
+		{"1TiB-1000points-contiguous", 16384, 1024, 1000, 20},
+		{"512GiB-1000points-scattered", 8192, 1, 1000, 20},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			size := int64(c.chunks) * ChunkClusters * ClusterSize
+			s := openTest(b, filepath.Join(memoryDir(b), "store"), Options{noIndexSync: true})
+			if err := s.EnsureDisks(b.Context(), []DiskSpec{{"vda", size}}); err != nil {
+				b.Fatal(err)
+			}
+			fillIndex(b, s, c.chunks, c.runClusters, c.points, c.change)
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+			first, err := Open(b.Context(), s.dir, Options{}) // makes what fillIndex leaves out
+			if err != nil {
+				b.Fatal(err)
+			}
+			u, err := first.Usage()
+			if err := errors.Join(err, first.Close()); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(u.IndexBytes)/(1<<20), "MiB-index")
+			for b.Loop() {
+				s, err := Open(b.Context(), s.dir, Options{})
+				if err == nil {
+					err = s.Close()
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -54,7 +54,7 @@ func TestADiskThatDiesKeepsWhatItHas(t *testing.T) {
 }
 
 // memoryDir is a folder in memory where there is one: what a crash loses is decided here, not by the file system.
-func memoryDir(t *testing.T) string {
+func memoryDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "umbra-store-")
 	if err != nil {

@@ -3,6 +3,7 @@ package recoverystore
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"testing"
@@ -20,6 +21,8 @@ type shadow struct {
 	latest modelState             // with what is pending
 	saved  modelState             // as of the last commit that was acknowledged
 	disks  []DiskSpec
+	// altered: something else than the store has changed its files, which it may complain of.
+	altered bool
 
 	// What the operation under way may have done when it does not return.
 	maybeNew   map[PointID]modelState
@@ -49,7 +52,7 @@ func (w *shadow) open() error {
 		return nil
 	}
 	s, err := Open(context.Background(), w.dir, Options{
-		noIndexSync: true, ReserveBytes: -1, wrapFile: w.disk.wrap, wrapIndex: w.disk.wrapIndex,
+		noIndexSync: true, ReserveBytes: -1, Logger: slog.New(complaints{w}), wrapFile: w.disk.wrap, wrapIndex: w.disk.wrapIndex,
 	})
 	if err != nil {
 		return err
@@ -57,6 +60,23 @@ func (w *shadow) open() error {
 	w.s = s
 	return nil
 }
+
+// complaints fails the test when the store says that it is damaged, and nobody damaged it.
+type complaints struct{ w *shadow }
+
+func (c complaints) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= slog.LevelError
+}
+
+func (c complaints) Handle(_ context.Context, r slog.Record) error {
+	if !c.w.altered {
+		c.w.t.Errorf("the store complains: %s", r.Message)
+	}
+	return nil
+}
+
+func (c complaints) WithAttrs([]slog.Attr) slog.Handler { return c }
+func (c complaints) WithGroup(string) slog.Handler      { return c }
 
 func (w *shadow) close() error {
 	if w.s == nil {

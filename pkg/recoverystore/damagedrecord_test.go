@@ -13,6 +13,7 @@ import (
 // alter changes a record of the closed store's index as a flipped bit does, below all checks. It returns what it needs to be undone.
 func alter(t *testing.T, w *shadow, bucket, key []byte, change func(b *bbolt.Bucket, key, value []byte) error) {
 	t.Helper()
+	w.altered = true
 	idx, err := openIndex(t.Context(), w.dir, Options{noIndexSync: true})
 	if err != nil {
 		t.Fatal(err)

@@ -33,7 +33,6 @@ func (s *Store) loadRecords(tx *bbolt.Tx) ([]misplaced, error) {
 // loadDraft takes an unreadable draft for one without coverage, so that the disks are compared again. Its record has the draft's
 // seq too, since that in meta has no checksum.
 func (s *Store) loadDraft(tx *bbolt.Tx) error {
-	seq := tx.Bucket(bucketMeta).Get(keySeq)
 	_, err := getRecord(tx.Bucket(bucketDraft), keyDraft, &s.draft)
 	switch {
 	case err != nil && !errors.Is(err, ErrCorruptIndex):
@@ -45,10 +44,9 @@ func (s *Store) loadDraft(tx *bbolt.Tx) error {
 		s.seq = s.draft.Seq
 		return nil
 	}
-	if len(seq) != 8 || binary.BigEndian.Uint64(seq) == 0 {
+	if s.seq = storedSeq(tx); s.seq == 0 {
 		return fmt.Errorf("%w: no sequence number", ErrCorruptIndex)
 	}
-	s.seq = binary.BigEndian.Uint64(seq)
 	return nil
 }
 
@@ -134,24 +132,4 @@ func (s *Store) loadViews(b *bbolt.Bucket) (moved []misplaced, err error) {
 		return nil
 	})
 	return moved, err
-}
-
-// putBack brings misplaced records to their keys.
-func (s *Store) putBack(list []misplaced) error {
-	if len(list) == 0 {
-		return nil
-	}
-	err := s.update(func(tx *bbolt.Tx) error {
-		for _, m := range list {
-			b := tx.Bucket(m.bucket)
-			if err := errors.Join(b.Delete(m.at), b.Put(m.key, m.value)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("put records back to their keys: %w", err)
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"go.etcd.io/bbolt"
@@ -55,39 +56,40 @@ func (s *Store) load(ctx context.Context) error {
 	if err := s.idx.prepare(); err != nil {
 		return err
 	}
-	var free diskExtents
+	var a *audit
 	var recs []diskRecord
-	var moved []misplaced
-	tails := map[uint32]uint64{}
 	err := s.idx.view(func(tx *bbolt.Tx) (err error) {
-		if free, err = (extentSet{tx.Bucket(bucketFree)}).all(); err != nil {
-			return err
-		}
 		if _, err = getRecord(tx.Bucket(bucketMeta), keyDisks, &recs); err != nil {
 			return err
 		}
-		for _, rec := range recs {
-			if tails[rec.ID], err = getTail(tx, rec); err != nil {
-				return err
-			}
+		moved, err := s.loadRecords(tx)
+		if err != nil {
+			return err
 		}
-		moved, err = s.loadRecords(tx)
-		return err
+		if a, err = newAudit(tx, recs); err != nil {
+			return err
+		}
+		for _, m := range moved {
+			a.fix(m.putBack)
+		}
+		s.seq = max(s.seq, a.seq)
+		a.findSpace(tx, recs, s.fileClusters(recs), s.needs)
+		return a.dropDamageMarks(tx)
 	})
 	if err == nil {
-		err = s.putBack(moved)
+		err = s.repair(a)
 	}
 	if err != nil {
 		return err
 	}
 	for _, rec := range recs {
-		if err := s.loadDisk(rec, tails[rec.ID], free[rec.ID]); err != nil {
+		if err := s.loadDisk(rec, a.space[rec.ID]); err != nil {
 			return err
 		}
 	}
 	s.findDoubtfulSlots()
 	for _, d := range s.disks {
-		if err := s.giveBack(d, free[d.ID]); err != nil {
+		if err := s.giveBack(d, a.space[d.ID].free); err != nil {
 			return err
 		}
 	}
@@ -106,9 +108,20 @@ func (s *Store) load(ctx context.Context) error {
 	return nil
 }
 
+// fileClusters returns how long the disks' files are; 0 for one that is not there.
+func (s *Store) fileClusters(recs []diskRecord) map[uint32]uint64 {
+	out := map[uint32]uint64{}
+	for _, rec := range recs {
+		if st, err := os.Stat(filepath.Join(s.dir, rec.Name+dataFileSuffix)); err == nil {
+			out[rec.ID] = uint64(st.Size()) / ClusterSize
+		}
+	}
+	return out
+}
+
 // loadDisk opens a disk.
-func (s *Store) loadDisk(rec diskRecord, tail uint64, free []extent) error {
-	d, err := s.openDisk(rec, tail, false)
+func (s *Store) loadDisk(rec diskRecord, space diskSpace) error {
+	d, err := s.openDisk(rec, space.tail, false)
 	if err != nil {
 		return err
 	}
@@ -116,10 +129,7 @@ func (s *Store) loadDisk(rec diskRecord, tail uint64, free []extent) error {
 	if rec.Active {
 		s.active = append(s.active, d)
 	}
-	for _, e := range free {
-		if e.start < rec.dataStart() || e.end() > tail {
-			return fmt.Errorf("%w: free extent at cluster %d of disk %s", ErrCorruptIndex, e.start, rec.Name)
-		}
+	for _, e := range space.free {
 		d.space.release(e)
 	}
 	return nil

@@ -37,13 +37,17 @@ func (s *Store) dropRetiredDisks() error {
 func (s *Store) retiredDisk() *disk {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, d := range s.disks {
-		needed := slices.ContainsFunc(s.points, func(p *pointRecord) bool { return p.hasDisk(id) })
-		if !d.Active && !needed {
+	for _, d := range s.disks {
+		if !s.needs(d.diskRecord) {
 			return d
 		}
 	}
 	return nil
+}
+
+// needs says whether the next points, or one that there is, have the disk. It needs mu, or a store that nobody uses yet.
+func (s *Store) needs(d diskRecord) bool {
+	return d.Active || slices.ContainsFunc(s.points, func(p *pointRecord) bool { return p.hasDisk(d.ID) })
 }
 
 func (s *Store) dropChunks(d *disk) (more bool, err error) {
