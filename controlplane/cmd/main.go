@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/umbra-dr/umbra/controlplane/access"
+	"github.com/umbra-dr/umbra/pkg/settings"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
@@ -40,7 +41,11 @@ type commands struct {
 	ClientCertificate clientCertificateFlags `cmd:"" help:"Make a key here, and have the control plane certify it for a person or a service."`
 }
 
+// own is where the flags may be given as well with which the control plane runs.
+var own = settings.Settings{Default: "/etc/umbra/controlplane.yaml", Command: "serve"}
+
 type flags struct {
+	settings.Flags
 	StateDir   string   `help:"Folder of the embedded etcd, of the first administrator's credentials, and of the audit file." default:"/var/lib/umbra-controlplane" placeholder:"DIR"`
 	Listen     string   `help:"Address for hosts and clients, with TLS." placeholder:"ADDRESS:PORT"`
 	ServerName []string `help:"Further host name or address that clients reach this control plane by. May be given several times." placeholder:"NAME"`
@@ -66,7 +71,7 @@ type flags struct {
 
 func main() {
 	var c commands
-	chosen := kong.Parse(&c, kong.Name("umbra-controlplane"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
+	chosen := kong.Parse(&c, own.Option(), kong.Name("umbra-controlplane"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
 	log := c.Serve.Log.New(os.Stderr)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error

@@ -1,5 +1,7 @@
 package main
 
+import "github.com/umbra-dr/umbra/pkg/settings"
+
 const description = `The command-line client of Umbra.
 
 Names may be short: "web" for drPairs/web, "rp-000000000042" for a recovery point of the pair, "op-..." for an operation.
@@ -15,6 +17,7 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage or not confirmed, 3 re
 5 not allowed, 6 the control plane cannot be reached, 130 interrupted.`
 
 type commands struct {
+	settings.Flags
 	Connection connection `embed:"" group:"Connection"`
 	Output     string     `help:"table, or json: the API's messages." enum:"table,json" default:"table" short:"o"`
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -16,13 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/settings"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], console{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, clock: clock.System, zone: time.Local,
-		asks: isTerminal(os.Stdin) && isTerminal(os.Stderr), redraws: isTerminal(os.Stderr),
+		settings: ownFile(), asks: isTerminal(os.Stdin) && isTerminal(os.Stderr), redraws: isTerminal(os.Stderr),
 	})
 	stop()
 	os.Exit(code)
@@ -34,8 +36,18 @@ type console struct {
 	out, err io.Writer
 	clock    clock.Clock
 	zone     *time.Location
-	asks     bool // a person can be asked
-	redraws  bool // err is a terminal, on which a line can be drawn again
+	settings string // the file of the person's settings, if there is one
+	asks     bool   // a person can be asked
+	redraws  bool   // err is a terminal, on which a line can be drawn again
+}
+
+// ownFile is where the settings of whoever runs this are.
+func ownFile() string {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "" // it has no home
+	}
+	return filepath.Join(dir, "umbra", "umbra.yaml")
 }
 
 // view is the moment at which things are shown, and the zone of the times.
@@ -50,7 +62,7 @@ func isTerminal(file *os.File) bool {
 func run(ctx context.Context, args []string, at console) int {
 	var line commands
 	exited := -1
-	parser, err := kong.New(&line, kong.Name("umbra"), kong.Description(description), kong.Writers(at.out, at.err),
+	parser, err := kong.New(&line, settings.Settings{Default: at.settings}.Option(), kong.Name("umbra"), kong.Description(description), kong.Writers(at.out, at.err),
 		kong.Exit(func(code int) { exited = max(exited, code) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}))
 	if err != nil {

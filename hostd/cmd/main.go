@@ -14,6 +14,7 @@ import (
 
 	"github.com/umbra-dr/umbra/hostd/diagnostics"
 	"github.com/umbra-dr/umbra/pkg/identity"
+	"github.com/umbra-dr/umbra/pkg/settings"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
@@ -26,7 +27,11 @@ Examples:
   # With a certificate that was made by hand, and is replaced by hand:
   umbra-hostd ... --tls-cert host.pem --tls-key host-key.pem --tls-ca ca.pem`
 
+// own is where the flags may be given as well.
+var own = settings.Settings{Default: "/etc/umbra/hostd.yaml"}
+
 type flags struct {
+	settings.Flags
 	HostID       string         `help:"This host's id, as in its join token: lower-case letters, digits and hyphens." required:"" placeholder:"ID"`
 	ControlPlane []string       `help:"Address of a control plane. Give it several times when there are several, or a name that stands for all of them." required:"" placeholder:"ADDRESS:PORT"`
 	JoinToken    string         `help:"Token to enrol with. One that was used by this host before is passed over." env:"UMBRA_JOIN_TOKEN" placeholder:"TOKEN"`
@@ -50,7 +55,7 @@ type flags struct {
 
 func main() {
 	var f flags
-	kong.Parse(&f, kong.Name("umbra-hostd"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
+	kong.Parse(&f, own.Option(), kong.Name("umbra-hostd"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
 	file := diagnostics.OpenLog(f.StateDir)
 	log := f.Log.New(io.MultiWriter(os.Stderr, file)).With(telemetry.KeyHost, f.HostID)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

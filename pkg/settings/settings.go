@@ -1,0 +1,121 @@
+// Package settings lets a command's flags be given in a file and in the environment as well. A flag --data-listen is the setting
+// data-listen of the file and UMBRA_DATA_LISTEN of the environment. What the command line says counts first, then the environment, then the
+// file, then the default. There is no other schema than the flags, so what one place takes the others do, too.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+const envPrefix = "UMBRA_"
+
+// Flags is the flag that names the file. A command embeds it among those that may stand in the file.
+type Flags struct {
+	Config string `help:"File with settings, YAML: the names of these flags, without the dashes before them." placeholder:"FILE"`
+}
+
+const fileFlag = "config"
+
+// Settings is what a command's settings are, and where they may stand.
+type Settings struct {
+	// Default is the file that is read, if it is there, when none is named. Empty: none.
+	Default string
+	// Command is the sub-command whose flags are settings. Empty: those of the program itself, whatever its sub-command.
+	Command string
+}
+
+// Option is for kong.New and kong.Parse.
+func (s Settings) Option() kong.Option {
+	return kong.OptionFunc(func(k *kong.Kong) error {
+		return errors.Join(
+			kong.PostBuild(func(k *kong.Kong) error {
+				s.nameVariables(k.Model)
+				return nil
+			}).Apply(k),
+			kong.WithBeforeResolve(s.load).Apply(k),
+		)
+	})
+}
+
+// node is where the flags are that are settings.
+func (s Settings) node(app *kong.Application) *kong.Node {
+	for _, child := range app.Children {
+		if child.Name == s.Command {
+			return child
+		}
+	}
+	return app.Node
+}
+
+func (s Settings) flags(app *kong.Application) []*kong.Flag {
+	var flags []*kong.Flag
+	for _, flag := range s.node(app).Flags {
+		if flag.Name != "help" {
+			flags = append(flags, flag)
+		}
+	}
+	return flags
+}
+
+// nameVariables gives a variable to each flag that has none.
+func (s Settings) nameVariables(app *kong.Application) {
+	for _, flag := range s.flags(app) {
+		if len(flag.Envs) == 0 {
+			name := envPrefix + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+			flag.Envs, flag.Tag.Envs = []string{name}, []string{name}
+		}
+	}
+}
+
+// load reads the file, unless the command line is for a sub-command that has no settings.
+func (s Settings) load(ctx *kong.Context) error {
+	node, chosen := s.node(ctx.Model), false
+	for _, path := range ctx.Path {
+		chosen = chosen || path.Node() == node
+	}
+	if !chosen {
+		return nil
+	}
+	path, named := s.Default, false
+	for _, flag := range s.flags(ctx.Model) {
+		if given, ok := ctx.FlagValue(flag).(string); ok && flag.Name == fileFlag && given != "" {
+			path, named = given, true
+		}
+	}
+	if path == "" {
+		return nil
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the settings: %w", err)
+	}
+	values, err := parse(path, text, s.flags(ctx.Model))
+	if err != nil {
+		return err
+	}
+	ctx.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		if inEnvironment(flag) {
+			return nil, nil //nolint:nilnil // what the environment says is the flag's value already
+		}
+		return values[flag], nil
+	}))
+	return nil
+}
+
+func inEnvironment(flag *kong.Flag) bool {
+	for _, name := range flag.Envs {
+		if _, set := os.LookupEnv(name); set {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,126 @@
+package settings
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// program is one with a daemon, which has settings, and an errand, which has none.
+type program struct {
+	Serve struct {
+		Flags
+		HostID  string        `required:""`
+		Peer    []string      ``
+		Lease   time.Duration `default:"15s"`
+		Max     int64         `default:"4"`
+		Traces  bool
+		Format  string `enum:"json,text" default:"json"`
+		TLSCert string `and:"tls"`
+		TLSKey  string `and:"tls"`
+	} `cmd:"" default:"withargs"`
+	Errand struct {
+		HostID string
+	} `cmd:""`
+}
+
+// settled runs a command line with a file of that text.
+func settled(t *testing.T, text string, args ...string) (program, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "host.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var p program
+	parser, err := kong.New(&p, Settings{Default: path, Command: "serve"}.Option())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = parser.Parse(args)
+	if err != nil {
+		err = &located{strings.ReplaceAll(err.Error(), path, "host.yaml")}
+	}
+	return p, err
+}
+
+// located is an error without the name of the test's folder.
+type located struct{ text string }
+
+func (l *located) Error() string { return l.text }
+
+func TestTheCommandLineCountsBeforeTheEnvironmentBeforeTheFileBeforeTheDefault(t *testing.T) {
+	text := "# of a host\nhost-id: file\nlease: 1m\nmax: 5\npeer: [a, b]\ntraces: true\nformat: text\ntls-cert: c\ntls-key: k\n"
+	t.Setenv("UMBRA_HOST_ID", "environment")
+	t.Setenv("UMBRA_LEASE", "2m")
+	p, err := settled(t, text, "--lease", "3m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := p.Serve
+	if s.Lease != 3*time.Minute || s.HostID != "environment" || s.Max != 5 || !reflect.DeepEqual(s.Peer, []string{"a", "b"}) || !s.Traces ||
+		s.Format != "text" || s.TLSCert != "c" {
+		t.Errorf("it is %+v", s)
+	}
+	if p, err = settled(t, "host-id: file\npeer: one\n"); err != nil || p.Serve.Lease != 2*time.Minute || !reflect.DeepEqual(p.Serve.Peer, []string{"one"}) || p.Serve.Max != 4 {
+		t.Errorf("it is %+v, %v", p.Serve, err)
+	}
+}
+
+func TestAnErrorNamesFileAndLine(t *testing.T) {
+	for _, of := range []struct{ text, want string }{
+		{"host-id: a\nhots: b\n", `host.yaml:2: hots: there is no such setting`},
+		{"host-id: a\n\nlease: soon\n", `host.yaml:3: lease: expected duration but got "soon"`},
+		{"host-id: a\nlease: 15\n", `host.yaml:2: lease: expected duration but got "15"`},
+		{"host-id: a\nmax: many\n", `host.yaml:2: max: expected a valid 64 bit int but got "many"`},
+		{"host-id: [a, b]\n", `host.yaml:1: host-id: expected a single value`},
+		{"host-id: {a: b}\n", `host.yaml:1: host-id: expected a single value`},
+		{"host-id: a\npeer: {a: b}\n", `host.yaml:2: peer: expected a value, or a list of values`},
+		{"host-id: a\npeer:\n  - a\n  - [b]\n", `host.yaml:2: peer: expected a list of plain values; line 4 is not one`},
+		{"host-id: a\ntraces: perhaps\n", `host.yaml:2: traces: bool value must be true`},
+		{"host-id: a\nformat: xml\n", `host.yaml:2: format: it must be one of json, text, and is "xml"`},
+		{"host-id: a\nhost-id: b\n", `host.yaml:2: host-id: it is there twice`},
+		{"host-id:\n", `host.yaml:1: host-id: it has no value`},
+		{"host-id: a\nconfig: other.yaml\n", `host.yaml:2: config: there is no such setting`},
+		{"- host-id\n", `host.yaml:1: expected lines of the form "setting: value"`},
+		{"host-id: a\n  lease: [\n", `host.yaml: yaml: line 2`},
+		{"max: many\nhots: b\n", "host.yaml:1: max: expected a valid 64 bit int but got \"many\"\nhost.yaml:2: hots"},
+		{"lease: 1m\n", `missing flags: --host-id=STRING`},
+		{"host-id: a\ntls-cert: c\n", `--tls-key`},
+	} {
+		_, err := settled(t, of.text)
+		if err == nil || !strings.Contains(err.Error(), of.want) {
+			t.Errorf("%q gives\n%v\ninstead of\n%s", of.text, err, of.want)
+		}
+	}
+}
+
+func TestAFileThatIsNamedMustBeThereAndTheDefaultOneNeedNot(t *testing.T) {
+	var p program
+	parser, err := kong.New(&p, Settings{Default: "/nonexistent/host.yaml", Command: "serve"}.Option())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse([]string{"--host-id", "a"}); err != nil {
+		t.Error(err)
+	}
+	for _, named := range []func() []string{
+		func() []string { return []string{"--config", "/nonexistent/x.yaml"} },
+		func() []string { t.Setenv("UMBRA_CONFIG", "/nonexistent/x.yaml"); return nil },
+	} {
+		if _, err := parser.Parse(append(named(), "--host-id", "a")); err == nil || !strings.Contains(err.Error(), "/nonexistent/x.yaml") {
+			t.Errorf("a file that is named and not there gives %v", err)
+		}
+	}
+}
+
+func TestAnErrandTakesNoSettings(t *testing.T) {
+	t.Setenv("UMBRA_HOST_ID", "environment")
+	if p, err := settled(t, "this is: [no file of settings\n", "errand"); err != nil || p.Errand.HostID != "" {
+		t.Errorf("it is %+v, %v", p.Errand, err)
+	}
+}
