@@ -13,6 +13,9 @@ const clusterBytes = transport.ClusterBytes
 // damageListMax bounds how much damage is looked at for one welcome.
 const damageListMax = 4096
 
+// nameBytesMax bounds the ids of pairs, the names of disks and those of checkpoints: they are kept with every point.
+const nameBytesMax = 256
+
 // disk is one disk of a stream, found by its place in hello.
 type disk struct {
 	name string
@@ -26,18 +29,29 @@ func (d disk) partial(cluster uint64) bool {
 	return d.size%clusterBytes != 0 && cluster+1 == d.clusters()
 }
 
+// disksOf are the disks of a hello that may be answered: nothing in it is longer than any pair has, so that it can be
+// repeated in refusals and reports.
 func disksOf(hello *umbrav1.ReplicationHello) ([]disk, error) {
+	if len(hello.GetDrPair()) > nameBytesMax || len(hello.GetDrPairUid()) > nameBytesMax {
+		return nil, protocolError("hello names a pair with %d bytes, of a uid with %d", len(hello.GetDrPair()), len(hello.GetDrPairUid()))
+	}
+	if n := len(hello.GetDisks()); n == 0 || n > recoverystore.DisksMax {
+		return nil, protocolError("hello names %d disks, which must be 1 to %d", n, recoverystore.DisksMax)
+	}
 	seen := map[string]bool{}
 	var disks []disk
 	for _, d := range hello.GetDisks() {
-		if d.GetTarget() == "" || d.GetSizeBytes() <= 0 || seen[d.GetTarget()] {
-			return nil, protocolError("hello names disk %q of %d bytes", d.GetTarget(), d.GetSizeBytes())
+		if len(d.GetTarget()) > nameBytesMax {
+			return nil, protocolError("hello names a disk with %d bytes", len(d.GetTarget()))
+		}
+		if err := (recoverystore.DiskSpec{Name: d.GetTarget(), SizeBytes: d.GetSizeBytes()}).Check(); err != nil {
+			return nil, protocolError("hello: %v", err)
+		}
+		if seen[d.GetTarget()] {
+			return nil, protocolError("hello names disk %s twice", d.GetTarget())
 		}
 		seen[d.GetTarget()] = true
 		disks = append(disks, disk{d.GetTarget(), d.GetSizeBytes()})
-	}
-	if len(disks) == 0 {
-		return nil, protocolError("hello names no disk")
 	}
 	return disks, nil
 }
@@ -88,6 +102,9 @@ func (st *stream) repairs(damage []recoverystore.DamagedRange) bool {
 func (st *stream) stored(c *umbrav1.Coverage) (recoverystore.Coverage, error) {
 	if len(c.GetClusters()) != len(st.disks) {
 		return recoverystore.Coverage{}, protocolError("coverage of %d disks, the stream has %d", len(c.GetClusters()), len(st.disks))
+	}
+	if len(c.GetCheckpoint()) > nameBytesMax {
+		return recoverystore.Coverage{}, protocolError("coverage of a checkpoint whose name has %d bytes", len(c.GetCheckpoint()))
 	}
 	out := recoverystore.Coverage{Checkpoint: c.GetCheckpoint(), Through: map[string]uint64{}}
 	for i, n := range c.GetClusters() {

@@ -36,6 +36,9 @@ func (st *stream) write(ctx context.Context, f func() error) error {
 // beginJob says from which job the data that follows is. What an earlier, unfinished job of this stream wrote stays in
 // the draft: it is part of what coverage speaks of.
 func (st *stream) beginJob(ctx context.Context, job *umbrav1.BeginJob) error {
+	if n := len(job.GetCheckpoint()); n > nameBytesMax {
+		return protocolError("a job of a checkpoint whose name has %d bytes", n)
+	}
 	if job.GetCheckpoint() == "" || !job.GetPointTime().IsValid() {
 		return protocolError("a job of checkpoint %q at %v", job.GetCheckpoint(), job.GetPointTime())
 	}

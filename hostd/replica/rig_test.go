@@ -17,6 +17,7 @@ import (
 	"github.com/umbra-dr/umbra/hostd/journal"
 	"github.com/umbra-dr/umbra/hostd/replica"
 	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/identity"
 	"github.com/umbra-dr/umbra/pkg/recoverystore"
 	"github.com/umbra-dr/umbra/pkg/transport"
 )
@@ -39,6 +40,10 @@ type rig struct {
 	changed chan struct{}
 	peer    string
 	stop    func()
+
+	// With an authority hosts are known by their certificates, and not by peer.
+	authority *identity.Authority
+	address   string
 }
 
 func newRig(t *testing.T, change ...func(*replica.Config)) *rig {
@@ -57,9 +62,56 @@ func newRig(t *testing.T, change ...func(*replica.Config)) *rig {
 	for _, c := range change {
 		c(&g.cfg)
 	}
-	g.start()
-	t.Cleanup(func() { g.stop() })
+	g.begin()
 	return g
+}
+
+// newSecureRig is a rig that hosts reach with certificates, as in production. Its own connection is the main host's.
+func newSecureRig(t *testing.T) *rig {
+	t.Helper()
+	g := &rig{t: t, dir: t.TempDir(), changed: make(chan struct{}, 1)}
+	g.cfg = replica.Config{
+		StoreDir: g.dir + "/stores", Clock: clock.System, Log: slog.New(slog.DiscardHandler), PruneEvery: time.Hour, ScrubEvery: time.Hour,
+	}
+	var err error
+	if g.authority, err = identity.NewAuthority(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	g.begin()
+	return g
+}
+
+func (g *rig) begin() {
+	g.t.Helper()
+	g.start()
+	g.t.Cleanup(func() { g.stop() })
+}
+
+// source is a host's identity.
+func (g *rig) source(host string) *identity.Source {
+	g.t.Helper()
+	made, err := g.authority.Issue(identity.Grant{ID: identity.Host(host), Generation: 1, Life: time.Hour}, time.Now())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return identity.NewSource(made, nil)
+}
+
+// as is a connection of that host.
+func (g *rig) as(host string) *grpc.ClientConn {
+	g.t.Helper()
+	secure := insecure.NewCredentials()
+	if g.authority != nil {
+		var err error
+		if secure, err = g.source(host).Dial(identity.Host("shadow-host")); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	conn, err := grpc.NewClient(g.address, append(transport.DialOptions(), grpc.WithTransportCredentials(secure))...)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return conn
 }
 
 func (g *rig) start() {
@@ -73,17 +125,23 @@ func (g *rig) start() {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	srv := grpc.NewServer(append(transport.ServerOptions(), grpc.WaitForHandlers(true))...)
-	transport.Register(srv, r.Handle(func(context.Context) string { return g.peer }))
+	options := append(transport.ServerOptions(), grpc.WaitForHandlers(true))
+	peer := func(context.Context) string { return g.peer }
+	if g.authority != nil {
+		options = append(options, grpc.Creds(g.source("shadow-host").Server(func(identity.ID) bool { return true })))
+		peer = func(ctx context.Context) string {
+			host, _ := identity.PeerHost(ctx) // who is none has no name
+			return host
+		}
+	}
+	srv := grpc.NewServer(options...)
+	transport.Register(srv, r.Handle(peer))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	conn, err := grpc.NewClient(listener.Addr().String(),
-		append(transport.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
-	if err != nil {
-		g.t.Fatal(err)
-	}
+	g.address = listener.Addr().String()
+	conn := g.as(mainHost)
 	ctx, cancel := context.WithCancel(context.Background())
 	served, ran := make(chan error, 1), make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()

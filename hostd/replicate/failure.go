@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -12,6 +14,12 @@ import (
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+)
+
+// Bounds of what a failure says.
+const (
+	failureTextBytesMax = 4 << 10
+	failureTextsMax     = 16
 )
 
 // Reasons of this package that decide how it goes on. All of them are tried again.
@@ -120,7 +128,7 @@ var advices = []advice{
 func failureOf(err error, now time.Time) *umbrav1.Failure {
 	var refused *refusedError
 	if errors.As(err, &refused) && refused.failure != nil {
-		return failureOfRefusal(refused.failure, now)
+		return brief(failureOfRefusal(refused.failure, now))
 	}
 	f := &umbrav1.Failure{
 		Code: int32(codes.Internal), Reason: umbrav1.ErrorReason_ERROR_REASON_INTERNAL, Side: umbrav1.Side_SIDE_MAIN,
@@ -150,6 +158,24 @@ func failureOf(err error, now time.Time) *umbrav1.Failure {
 		f.RecommendedActions = []string{"Check the shadow host and the network to it: replication goes on by itself."}
 	}
 	f.Message, f.Retryable, f.OccurTime = err.Error(), true, timestamppb.New(now)
+	return brief(f)
+}
+
+// brief bounds the failure's texts: some are the shadow host's, and they go into every report.
+func brief(f *umbrav1.Failure) *umbrav1.Failure {
+	short := func(text string) string {
+		if len(text) <= failureTextBytesMax {
+			return text
+		}
+		return strings.ToValidUTF8(text[:failureTextBytesMax], "") + "…"
+	}
+	f.Message = short(f.Message)
+	for _, texts := range []*[]string{&f.PossibleCauses, &f.RecommendedActions} {
+		*texts = slices.Clone((*texts)[:min(len(*texts), failureTextsMax)])
+		for i := range *texts {
+			(*texts)[i] = short((*texts)[i])
+		}
+	}
 	return f
 }
 

@@ -6,8 +6,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
@@ -62,5 +67,22 @@ func TestUEFIVariablesAreReadFromTheFileOfTheDefinition(t *testing.T) {
 	}
 	if got := nvramOf(xml, r.cfg.Log); got != nil {
 		t.Errorf("read %d bytes, more than a message holds", len(got))
+	}
+}
+
+// Everything that the shadow host says may come into the main host's reports, and must not make them too long to send.
+func TestAShadowHostCannotMakeAFailureLong(t *testing.T) {
+	long := strings.Repeat("é", 1<<20)
+	refusal := &umbrav1.Failure{
+		Reason: umbrav1.ErrorReason_ERROR_REASON_NO_SPACE, Message: "x" + long, PossibleCauses: slices.Repeat([]string{long}, 1000), RecommendedActions: []string{"Make space.", long},
+	}
+	for _, err := range []error{&refusedError{refusal}, &streamError{errors.New(long)}} {
+		f := failureOf(err, time.Unix(7, 0))
+		if size := proto.Size(f); size > 256<<10 || !utf8.ValidString(f.GetMessage()) || len(f.GetRecommendedActions()) == 0 {
+			t.Errorf("the failure takes %d bytes and begins %.100v", size, f)
+		}
+	}
+	if len(refusal.GetMessage()) <= len(long) {
+		t.Error("what was received was changed")
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
@@ -29,6 +31,9 @@ func (t *talk) answer(ctx context.Context, query *umbrav1.HostQuery) {
 	bounded, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	answer, err := t.find(bounded, query)
+	if size := proto.Size(answer); err == nil && size > answerBytesMax {
+		err = status.Errorf(codes.ResourceExhausted, "the answer has %d bytes, at most %d can be sent", size, answerBytesMax)
+	}
 	if err != nil {
 		failed := statusOf(err)
 		answer = &umbrav1.QueryAnswer{Code: failed.Proto().GetCode(), ErrorMessage: failed.Message()}

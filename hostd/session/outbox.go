@@ -3,6 +3,8 @@ package session
 import (
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
 
@@ -71,14 +73,16 @@ func (o *Outbox) keep(mains, shadows []*umbrav1.Assignment) {
 	}
 }
 
-func (o *Outbox) take(most int) []*umbrav1.AssignmentReport {
+// take removes at most so many reports, and not many more bytes than asked for: one report at least, if there is one.
+func (o *Outbox) take(most, bytes int) []*umbrav1.AssignmentReport {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	batch := make([]*umbrav1.AssignmentReport, 0, min(most, len(o.unsent)))
 	for key := range o.unsent {
-		if len(batch) == most {
+		if len(batch) == most || bytes <= 0 {
 			break
 		}
+		bytes -= proto.Size(o.latest[key])
 		batch = append(batch, o.latest[key])
 		delete(o.unsent, key)
 	}

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/clock"
@@ -168,6 +170,9 @@ func TestQuestionsAreAnsweredWhileAnotherHangs(t *testing.T) {
 		case "broken":
 			return nil, errors.New("disk error")
 		}
+		if pair == "endless" {
+			return slices.Repeat([]*umbrav1.RecoveryPoint{{Name: strings.Repeat("x", 1<<10)}}, 5<<10), nil
+		}
 		return []*umbrav1.RecoveryPoint{{Name: pair}}, nil
 	}}})
 	s := h.dialled(t)
@@ -197,6 +202,10 @@ func TestQuestionsAreAnsweredWhileAnotherHangs(t *testing.T) {
 	ask(4, "broken")
 	if got := answer(4); got.GetCode() != int32(codes.Unknown) {
 		t.Errorf("the answer is %v", got)
+	}
+	ask(6, "endless") // to send that would end the session
+	if got := answer(6); got.GetCode() != int32(codes.ResourceExhausted) || got.GetRecoveryPoints() != nil {
+		t.Errorf("the answer is %.300v", got)
 	}
 	close(release)
 	if got := answer(1); got.GetCode() != int32(codes.DeadlineExceeded) {
@@ -269,4 +278,34 @@ func TestTheHostDialsAgainWhateverTheControlPlaneSaysInsteadOfAWelcome(t *testin
 	if kept := h.main.next(t); len(kept.set) != 0 {
 		t.Errorf("assigned %v without a welcome", kept.set)
 	}
+}
+
+// What another host has said may be in every report. Together they are more than the control plane takes as one message.
+func TestManyLongReportsAreSentInParts(t *testing.T) {
+	const pairs = 64
+	h := start(t, t.TempDir(), options{})
+	h.main.next(t)
+	s := h.dialled(t)
+	s.welcome(t)
+	var mains []*umbrav1.Assignment
+	for i := range pairs {
+		mains = append(mains, mainOf(fmt.Sprint("p-", i), 1))
+	}
+	s.assign(t, complete(mains...))
+	h.main.next(t)
+	for i := range pairs {
+		report := reportOf(fmt.Sprint("p-", i), 1, true)
+		report.GetMain().Failure = &umbrav1.Failure{PossibleCauses: slices.Repeat([]string{strings.Repeat("x", 4<<10)}, 32)}
+		h.outbox.Report(report)
+	}
+	seen := map[string]bool{}
+	s.until(t, func(request *umbrav1.SessionRequest) bool {
+		if size := proto.Size(request); size > 2<<20 {
+			t.Errorf("a message has %d bytes", size)
+		}
+		for _, report := range request.GetReports().GetReports() {
+			seen[report.GetDrPair()] = true
+		}
+		return len(seen) == pairs
+	})
 }

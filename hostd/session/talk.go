@@ -10,10 +10,14 @@ import (
 )
 
 const (
-	outgoingMax      = 64
-	answersMax       = 16
-	reportsBatchMax  = 256
-	inventoryTimeout = 20 * time.Second
+	outgoingMax     = 64
+	answersMax      = 16
+	reportsBatchMax = 256
+	// reportsBatchBytes is where a batch of reports ends. Well below what the control plane takes as one message, as is
+	// answerBytesMax, which an answer may have: a longer message would end the session.
+	reportsBatchBytes = 1 << 20
+	answerBytesMax    = 3 << 20
+	inventoryTimeout  = 20 * time.Second
 	// gather is how long reports wait for others to share their message.
 	gather = 20 * time.Millisecond
 )
@@ -63,7 +67,7 @@ func (t *talk) send(ctx context.Context, heartbeat time.Duration) error {
 
 func (t *talk) sendReports() error {
 	for {
-		batch := t.session.outbox.take(reportsBatchMax)
+		batch := t.session.outbox.take(reportsBatchMax, reportsBatchBytes)
 		if len(batch) == 0 {
 			return nil
 		}

@@ -94,7 +94,7 @@ func (d *disk) punch(list []extent) error {
 
 // newDiskRecord plans the file of a new disk: view slots first, with room for growth.
 func newDiskRecord(id uint32, spec DiskSpec) (diskRecord, error) {
-	if err := checkSpec(spec); err != nil {
+	if err := spec.Check(); err != nil {
 		return diskRecord{}, err
 	}
 	room := uint64(qcow2.L2Span)
@@ -111,7 +111,8 @@ func newDiskRecord(id uint32, spec DiskSpec) (diskRecord, error) {
 	}, nil
 }
 
-func checkSpec(spec DiskSpec) error {
+// Check says why no store can have such a disk; nil if one can.
+func (spec DiskSpec) Check() error {
 	if !diskName.MatchString(spec.Name) {
 		return fmt.Errorf("disk name %q: letters, digits, dot, dash and underscore only", spec.Name)
 	}

@@ -136,7 +136,7 @@ func (s *Store) planDisks(specs []DiskSpec) (recs []diskRecord, order []uint32, 
 }
 
 func (r diskRecord) resized(spec DiskSpec) (diskRecord, error) {
-	if err := checkSpec(spec); err != nil {
+	if err := spec.Check(); err != nil {
 		return r, err
 	}
 	if spec.SizeBytes == r.SizeBytes {
