@@ -1,47 +1,10 @@
 package main
 
 import (
-	"strings"
-	"time"
-
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
-
-// policyFlags are the parts of a policy that have a flag. What is not given keeps its value.
-type policyFlags struct {
-	Interval     time.Duration `help:"Time from one recovery point to the next, 1s to 24h." placeholder:"TIME"`
-	Bandwidth    int64         `help:"The most bytes per second that leave the main host." placeholder:"BYTES"`
-	FenceTimeout time.Duration `help:"How long a failover waits for a connected main host." placeholder:"TIME"`
-	OnMainReturn string        `help:"What happens to a main server that returns: shut_down, disconnect_network or leave_running." enum:",shut_down,disconnect_network,leave_running" default:""`
-	Consistency  string        `help:"crash or application." enum:",crash,application" default:""`
-}
-
-// policy is the policy that the flags say, and the paths of what they say.
-func (f policyFlags) policy() (*umbrav1.Policy, []string) {
-	policy := &umbrav1.Policy{}
-	var paths []string
-	if f.Interval > 0 {
-		policy.Interval, paths = durationpb.New(f.Interval), append(paths, "policy.interval")
-	}
-	if f.Bandwidth > 0 {
-		policy.BandwidthBytesPerSecond, paths = f.Bandwidth, append(paths, "policy.bandwidth_bytes_per_second")
-	}
-	if f.FenceTimeout > 0 {
-		policy.FenceTimeout, paths = durationpb.New(f.FenceTimeout), append(paths, "policy.fence_timeout")
-	}
-	if f.OnMainReturn != "" {
-		policy.OnMainReturn = umbrav1.OnMainReturn(umbrav1.OnMainReturn_value["ON_MAIN_RETURN_"+strings.ToUpper(f.OnMainReturn)])
-		paths = append(paths, "policy.on_main_return")
-	}
-	if f.Consistency != "" {
-		policy.Consistency = umbrav1.Consistency(umbrav1.Consistency_value["CONSISTENCY_"+strings.ToUpper(f.Consistency)])
-		paths = append(paths, "policy.consistency")
-	}
-	return policy, paths
-}
 
 type protectCommand struct {
 	asked
@@ -60,12 +23,20 @@ func (protectCommand) Help() string {
 Examples:
   umbra protect web --main-host rack1 --shadow-host rack2 --dry-run
   umbra protect web --main-host rack1 --shadow-host rack2 --interval 5s
+  # Every point of the last hour, one in 15 minutes of the last day; another network there; a web server must answer:
+  umbra protect web --main-host rack1 --shadow-host rack2 --keep 1h --keep 24h:15m --network lan=dr-lan --verify-tcp 10.0.0.9:443
   umbra pairs watch web                       # the initial sync`
 }
 
 // Run protects a server.
 func (p protectCommand) Run(c *client) error {
-	policy, _ := p.policy()
+	policy, _, err := p.policy()
+	if err != nil {
+		return err
+	}
+	if policy.GetRetention() != nil && len(p.Keep) == 0 {
+		return usageError{"--store-bytes-max goes with --keep: say which recovery points are kept, too"}
+	}
 	server := p.MainServer
 	if server == "" {
 		server = short(p.Pair)
@@ -93,15 +64,30 @@ func (p protectCommand) Run(c *client) error {
 type updateCommand struct {
 	asked
 	policyFlags
-	DryRun bool `help:"Only check, change nothing."`
+	Reset  []string `help:"Parts of the policy that get their defaults again: interval, bandwidth, fence_timeout, on_main_return, consistency, retention, networks, verification." enum:"interval,bandwidth,fence_timeout,on_main_return,consistency,retention,networks,verification" placeholder:"PART"`
+	DryRun bool     `help:"Only check, change nothing."`
 }
 
 // Help is shown by --help.
-func (updateCommand) Help() string { return "Examples:\n  umbra update web --interval 1m" }
+func (updateCommand) Help() string {
+	return `What is not named stays as it is. --keep and --network replace all that were there.
+
+Examples:
+  umbra update web --interval 1m
+  umbra update web --verify-guest-agent --verify-timeout 5m
+  umbra update web --keep 2h --keep 168h:1h --store-bytes-max 500000000000
+  umbra update web --reset networks,bandwidth    # no mapping, no limit`
+}
 
 // Run changes a policy.
 func (u updateCommand) Run(c *client) error {
-	policy, paths := u.policy()
+	policy, paths, err := u.policy()
+	if err != nil {
+		return err
+	}
+	for _, part := range u.Reset {
+		paths = append(paths, resettable[part])
+	}
 	if len(paths) == 0 {
 		return usageError{"say what to change; see umbra update --help"}
 	}
