@@ -43,11 +43,12 @@ type flags struct {
 	StateDir   string `help:"Folder of the journal and the log." default:"/var/lib/umbra/state" placeholder:"DIR"`
 	StoreDir   string `help:"Folder of the recovery-point stores." default:"/var/lib/umbra/store" placeholder:"DIR"`
 	ServersDir string `help:"Folder of the disks of shadow servers." default:"/var/lib/umbra/servers" placeholder:"DIR"`
-	RunDir     string `help:"Folder of sockets and scratch files. A short path." default:"/run/umbra" placeholder:"DIR"`
+	RunDir     string `help:"Folder of sockets and scratch files. A short path, on a disk that has room for what servers overwrite during a backup job." default:"/var/lib/umbra/run" placeholder:"DIR"`
 
 	LibvirtSocket   string             `help:"libvirt's socket." default:"/run/libvirt/libvirt-sock" placeholder:"FILE"`
 	CyclesMax       int                `help:"How many servers are replicated at the same instant." default:"4"`
 	ScratchBytesMax int64              `help:"How many bytes the scratch files of one server's backup job may take." default:"8589934592"`
+	ScratchFreeMin  int64              `help:"How many bytes stay free where --run-dir is. With less, backup jobs end, and none is begun." default:"1073741824" placeholder:"BYTES"`
 	Metrics         string             `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
 	Traces          bool               `help:"Export traces by OTLP over gRPC, to where the standard OTEL_* variables say; https://localhost:4317 if they say nothing."`
 	Log             telemetry.LogFlags `embed:"" prefix:"log-"`

@@ -9,10 +9,9 @@ import (
 	"runtime/debug"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/diskspace"
 )
 
 // Config is what an inventory is made from.
@@ -46,13 +45,9 @@ func condition(kind string, err error, good, bad, message string) *umbrav1.Condi
 }
 
 func storeSpace(capacity *umbrav1.HostCapacity, dir string) error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		return fmt.Errorf("looking at the space of %s: %w", dir, err)
-	}
-	capacity.StoreBytes = int64(fs.Blocks) * fs.Bsize     //nolint:gosec // a file system has less than 8 EiB
-	capacity.StoreFreeBytes = int64(fs.Bavail) * fs.Bsize //nolint:gosec // likewise
-	return nil
+	total, free, err := diskspace.Of(dir)
+	capacity.StoreBytes, capacity.StoreFreeBytes = total, free
+	return err
 }
 
 func fromHypervisor(ctx context.Context, host *umbrav1.Host, hv hypervisor.Inventory) error {

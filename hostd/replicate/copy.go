@@ -50,9 +50,9 @@ type copier struct {
 	onConfirmed func()
 	// covered is what the shadow was told, by disk.
 	covered []uint64
-	// stop says at a boundary that the job has to end early; stopped tells that it did.
-	stop    func() bool
-	stopped bool
+	// stop says at a boundary why the job has to end early, if it has to; stopped tells that it did, and why.
+	stop    func() error
+	stopped error
 }
 
 // emitter takes planned chunks, in order.

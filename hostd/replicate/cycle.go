@@ -78,7 +78,7 @@ func (s *session) runJob(ctx context.Context, j *job) error {
 	if err != nil {
 		return s.ended(err)
 	}
-	if c.stopped {
+	if c.stopped != nil {
 		return s.endEarly(ctx, j, c)
 	}
 	return s.complete(ctx, j)
@@ -87,7 +87,7 @@ func (s *session) runJob(ctx context.Context, j *job) error {
 // watched copies while a jobWatch looks on.
 func (s *session) watched(ctx context.Context, j *job, c *copier) error {
 	copying, stop := context.WithCancel(ctx)
-	watch := &jobWatch{clock: s.worker.cfg.Clock, scratch: j.scratch(), progress: c.progress}
+	watch := newJobWatch(&s.worker.cfg, j, c.progress)
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
@@ -102,10 +102,6 @@ func (s *session) watched(ctx context.Context, j *job, c *copier) error {
 
 // copy runs both phases.
 func (s *session) copy(ctx context.Context, c *copier, watch *jobWatch) error {
-	over := func(percent int64) func() bool {
-		limit := s.worker.cfg.ScratchBytesMax / 100 * percent
-		return func() bool { return watch.allocated.Load() > limit }
-	}
 	sets, err := c.dirtySets(ctx)
 	if err != nil {
 		return err
@@ -119,7 +115,7 @@ func (s *session) copy(ctx context.Context, c *copier, watch *jobWatch) error {
 	}
 	c.progress.total.Add(int64(rest) * clusterBytes)
 
-	c.stop = over(100)
+	c.stop = func() error { return watch.over(100) }
 	err = c.run(ctx, func(ctx context.Context, emit emitter) error { return c.produceChanges(ctx, sets, emit) })
 	if err != nil || rest == 0 {
 		return err
@@ -130,31 +126,32 @@ func (s *session) copy(ctx context.Context, c *copier, watch *jobWatch) error {
 			return err
 		}
 	}
-	c.stop = over(scratchSoftPercent)
+	c.stop = func() error { return watch.over(scratchSoftPercent) }
 	return c.run(ctx, c.produceRest)
 }
 
 // ended counts a job that scratch space ended in the first phase.
 func (s *session) ended(err error) error {
-	if !errors.Is(err, errScratchLimit) {
+	if !errors.Is(err, errScratchLimit) && !errors.Is(err, errScratchSpace) {
 		return err
 	}
-	return s.countFutile()
+	return s.countFutile(err)
 }
 
 // countFutile lets the next job begin at once, unless this happens again and again.
-func (s *session) countFutile() error {
+func (s *session) countFutile(why error) error {
 	s.futile++
 	if s.futile < futileMax {
 		s.worker.dueNow()
 		return nil
 	}
 	s.futile = 0
-	return fmt.Errorf("%d backup jobs in a row got nowhere: %w", futileMax, errScratchLimit)
+	return fmt.Errorf("%d backup jobs in a row got nowhere: %w", futileMax, why)
 }
 
 // endEarly ends a job whose scratch space is used up. The next one goes on where this one was.
 func (s *session) endEarly(ctx context.Context, j *job, c *copier) error {
+	j.end(ctx) // nothing is read any more, and the guest's writes go on filling its scratch files
 	want := c.coverage()
 	if err := s.link.awaitCoverage(ctx, want); err != nil {
 		return err
@@ -162,7 +159,6 @@ func (s *session) endEarly(ctx context.Context, j *job, c *copier) error {
 	if err := s.link.sums.drain(ctx); err != nil {
 		return err
 	}
-	j.end(ctx)
 	before := s.coverage
 	s.coverage = coverageOf(want)
 	s.worker.log.Info("a backup job ended early, its scratch space is used up", "checkpoint", j.checkpoint)
@@ -173,7 +169,7 @@ func (s *session) endEarly(ctx context.Context, j *job, c *copier) error {
 		s.futile = 0
 		return nil
 	}
-	return s.countFutile()
+	return s.countFutile(c.stopped)
 }
 
 // futileClusters is how far a job must have come, in clusters, not to count as futile: 64 MiB.
@@ -193,13 +189,13 @@ func advanced(before, after []uint64) bool {
 // complete makes the point. The job ends before the shadow has stored it: it has all that it needs, and the guest's writes are held up no longer.
 func (s *session) complete(ctx context.Context, j *job) error {
 	w := s.worker
+	j.end(ctx)
 	err := s.link.control(&umbrav1.MainMessage{Message: &umbrav1.MainMessage_CompletePoint{
 		CompletePoint: &umbrav1.CompletePoint{},
 	}})
 	if err != nil {
 		return err
 	}
-	j.end(ctx)
 	point, err := s.link.awaitPoint(ctx, j.checkpoint)
 	if err != nil {
 		return err

@@ -32,6 +32,8 @@ var (
 	errNoDisks = errors.New("the server has no disk that can be replicated")
 	// errScratchLimit: the job was ended because its scratch files had grown to the limit.
 	errScratchLimit = errors.New("the scratch files of the backup job have reached their limit")
+	// errScratchSpace: a job was ended, or not begun, because the file system of its scratch files has too little room.
+	errScratchSpace = errors.New("the file system of the scratch files of backup jobs has too little room")
 	// errStalled: nothing moved for stallMax.
 	errStalled = errors.New("the replication stream stands still")
 	// errNotConfirmed: what must be done may only be done after the control plane has confirmed the role.
@@ -111,6 +113,11 @@ var advices = []advice{
 		errScratchLimit, umbrav1.ErrorReason_ERROR_REASON_NO_SPACE, codes.ResourceExhausted, umbrav1.Side_SIDE_MAIN,
 		[]string{"The server overwrites its disks faster than they can be sent to the shadow host."},
 		[]string{"Raise the pair's bandwidth limit or the scratch space per pair of the main host.", "Wait until the server writes less."},
+	},
+	{
+		errScratchSpace, umbrav1.ErrorReason_ERROR_REASON_NO_SPACE, codes.ResourceExhausted, umbrav1.Side_SIDE_MAIN,
+		[]string{"The file system of hostd's --run-dir on the main host is nearly full, or too small."},
+		[]string{"Make room there, or have --run-dir on a larger file system: replication goes on by itself."},
 	},
 	{
 		errStalled, umbrav1.ErrorReason_ERROR_REASON_DEADLINE, codes.DeadlineExceeded, umbrav1.Side_SIDE_SHADOW,

@@ -33,6 +33,7 @@ func TestEveryErrorThatIsDecidedOnHasItsReason(t *testing.T) {
 		{hypervisor.ErrUnavailable, "HYPERVISOR", umbrav1.Side_SIDE_MAIN},
 		{errNoDisks, "DISKS_CHANGED", umbrav1.Side_SIDE_MAIN},
 		{errScratchLimit, "NO_SPACE", umbrav1.Side_SIDE_MAIN},
+		{errScratchSpace, "NO_SPACE", umbrav1.Side_SIDE_MAIN},
 		{errStalled, "DEADLINE", umbrav1.Side_SIDE_SHADOW},
 		{&sourceError{"vda", io.ErrUnexpectedEOF}, "HYPERVISOR", umbrav1.Side_SIDE_MAIN},
 		{&streamError{io.EOF}, "SHADOW_HOST_UNREACHABLE", umbrav1.Side_SIDE_SHADOW},

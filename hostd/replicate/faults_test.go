@@ -3,6 +3,7 @@ package replicate
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -114,6 +115,32 @@ func TestScratchSpaceThatNeverSufficesIsReportedAndProgressIsStillMade(t *testin
 			t.Errorf("%d clusters were sent, the disk has %d", r.shadow.data, 100*mib/clusterBytes)
 		}
 	})
+}
+
+// room is what a rig's file system of scratch files has free.
+func (r *rig) room(free int64) *atomic.Int64 {
+	var room atomic.Int64
+	room.Store(free)
+	r.cfg.FreeBytes = func(string) (int64, error) { return room.Load(), nil }
+	return &room
+}
+
+func TestWithoutRoomForScratchFilesNoBackupJobIsBegun(t *testing.T) {
+	r := build(t, 4*mib)
+	room := r.room(ScratchFreeBytesMinDefault - 1)
+	r.start()
+	r.assign(nil)
+	report := r.untilPhase(umbrav1.MainPhase_MAIN_PHASE_ERROR, 0)
+	if report.GetFailure().GetReason() != umbrav1.ErrorReason_ERROR_REASON_NO_SPACE || report.GetFailure().GetSide() != umbrav1.Side_SIDE_MAIN {
+		t.Errorf("reported %v", report.GetFailure())
+	}
+	r.source.locked(func() {
+		if r.source.jobs > 0 {
+			t.Error("a backup job was begun")
+		}
+	})
+	room.Store(2 * ScratchFreeBytesMinDefault)
+	r.nextPoint()
 }
 
 func TestAStreamThatStandsStillIsGivenUpAndSaysSo(t *testing.T) {

@@ -73,6 +73,13 @@ func (s *session) beginJob(ctx context.Context, since string) (*job, error) {
 	if err := os.MkdirAll(w.runDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("making the folder for backup jobs: %w", err)
 	}
+	free, err := w.cfg.FreeBytes(w.cfg.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	if needed := w.cfg.freeNeeded(scratchSoftPercent); free < needed {
+		return nil, fmt.Errorf("%s has %d MiB free, and a backup job needs %d MiB: %w", w.cfg.RunDir, free>>20, needed>>20, errScratchSpace)
+	}
 	at := w.cfg.Clock.Now()
 	j.checkpoint = checkpointName(w.pair, a.GetEpoch(), at)
 	request := hypervisor.BackupRequest{

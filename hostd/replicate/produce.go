@@ -51,8 +51,8 @@ func (c *copier) produceChanges(ctx context.Context, sets []*dirtySet, emit emit
 				break
 			}
 			for _, s := range pieces(run, windowClusters) {
-				if c.stop() {
-					return errScratchLimit
+				if short := c.stop(); short != nil {
+					return short
 				}
 				if err := c.produceSpan(ctx, disk, s, false, emit); err != nil {
 					return err
@@ -77,7 +77,7 @@ func (c *copier) produceRest(ctx context.Context, emit emitter) error {
 			if err := c.produceSpan(ctx, disk, w, e.compare, counted); err != nil {
 				return err
 			}
-			if c.stopped {
+			if c.stopped != nil {
 				return nil
 			}
 		}
@@ -105,14 +105,14 @@ func (c *copier) produceAsks(disk int, windows []span, i int, emit emitter) erro
 // further than the one before it.
 func (c *copier) counted(disk int, m *marks, emit emitter) emitter {
 	return func(ch *chunk) error {
-		if c.stopped {
+		if c.stopped != nil {
 			return nil
 		}
 		if err := emit(ch); err != nil {
 			return err
 		}
 		c.stopped = c.stop()
-		if !m.due(c.clock.Now(), ch.clusters()) && !c.stopped {
+		if !m.due(c.clock.Now(), ch.clusters()) && c.stopped == nil {
 			return nil
 		}
 		return emit(&chunk{disk: disk, span: ch.span, kind: chunkMark})

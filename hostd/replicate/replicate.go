@@ -36,6 +36,7 @@ import (
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 	"github.com/umbra-dr/umbra/hostd/journal"
 	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/diskspace"
 	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
@@ -44,11 +45,14 @@ const (
 	CyclesMaxDefault       = 4
 	CopiesMaxDefault       = 2
 	ScratchBytesMaxDefault = 8 << 30
+	// ScratchFreeBytesMinDefault is room for what fast disks take while a job is being ended.
+	ScratchFreeBytesMinDefault = 1 << 30
 )
 
 // Config is what the main role needs.
 type Config struct {
-	// RunDir is a folder for sockets and scratch files; each pair gets a folder in it. Short: a socket's path has 108 bytes.
+	// RunDir is a folder for sockets and scratch files; each pair gets a folder in it. Short: a socket's path has 108 bytes. On a
+	// disk: scratch files grow to the size of what the server overwrites during a job.
 	RunDir string
 	// Source is the hypervisor.
 	Source hypervisor.Source
@@ -73,6 +77,10 @@ type Config struct {
 	CopiesMax int
 	// ScratchBytesMax is how much the scratch files of a pair's backup job may take. 0: the default.
 	ScratchBytesMax int64
+	// ScratchFreeBytesMin is what stays free where RunDir is: jobs end, and none is begun, when there is less. 0: the default.
+	ScratchFreeBytesMin int64
+	// FreeBytes is the space that is free in the file system of a folder. Default: diskspace.Free.
+	FreeBytes func(dir string) (int64, error)
 }
 
 // Replicator is the main role of a host.
@@ -109,6 +117,10 @@ func New(cfg Config) (*Replicator, error) {
 	cfg.CyclesMax = orDefault(cfg.CyclesMax, CyclesMaxDefault)
 	cfg.CopiesMax = orDefault(cfg.CopiesMax, CopiesMaxDefault)
 	cfg.ScratchBytesMax = orDefault(cfg.ScratchBytesMax, ScratchBytesMaxDefault)
+	cfg.ScratchFreeBytesMin = orDefault(cfg.ScratchFreeBytesMin, ScratchFreeBytesMinDefault)
+	if cfg.FreeBytes == nil {
+		cfg.FreeBytes = diskspace.Free
+	}
 	return &Replicator{
 		cfg: cfg,
 		shared: &shared{

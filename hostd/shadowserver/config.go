@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sys/unix"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 	"github.com/umbra-dr/umbra/hostd/journal"
 	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/diskspace"
 	"github.com/umbra-dr/umbra/pkg/tracing"
 )
 
@@ -96,7 +96,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.ScanBeforeBoot = DefaultScanBeforeBoot
 	}
 	if c.FreeBytes == nil {
-		c.FreeBytes = freeBytes
+		c.FreeBytes = diskspace.Free
 	}
 	if c.LinkExists == nil {
 		c.LinkExists = linkExists
@@ -113,14 +113,6 @@ func (c Config) withDefaults() (Config, error) {
 // within tells whether path is dir or lies inside it. Both are clean.
 func within(dir, path string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
-}
-
-func freeBytes(dir string) (int64, error) {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(dir, &stat); err != nil {
-		return 0, fmt.Errorf("asking for the free space of %s: %w", dir, err)
-	}
-	return int64(stat.Bavail) * stat.Bsize, nil
 }
 
 func linkExists(name string) bool {

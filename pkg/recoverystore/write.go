@@ -4,7 +4,8 @@ import (
 	"fmt"
 
 	"github.com/zeebo/xxh3"
-	"golang.org/x/sys/unix"
+
+	"github.com/umbra-dr/umbra/pkg/diskspace"
 )
 
 // writeBackClusters is how much is written before the kernel is asked to begin: 8 MiB.
@@ -73,11 +74,10 @@ func hashClusters(data []byte) []Sum {
 // allocate finds space, within the limits on it.
 func (s *Store) allocate(to *disk, count uint64) ([]extent, error) {
 	if s.opts.ReserveBytes > 0 {
-		var st unix.Statfs_t
-		if err := unix.Statfs(s.dir, &st); err != nil {
+		left, err := diskspace.Free(s.dir)
+		if err != nil {
 			return nil, fmt.Errorf("look for space: %w", err)
 		}
-		left := int64(st.Bavail) * st.Bsize
 		if left < s.opts.ReserveBytes+int64(count)*ClusterSize {
 			return nil, fmt.Errorf("%w: the file system has %d bytes, of which %d are kept free", ErrNoSpace, left, s.opts.ReserveBytes)
 		}

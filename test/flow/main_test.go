@@ -66,7 +66,7 @@ type world struct {
 }
 
 // newWorld brings a landscape up. The test's end takes it down; when the test has failed, the logs are shown.
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, hostdArgs ...string) *world {
 	t.Helper()
 	dir, err := os.MkdirTemp("/var/tmp", "umbra-flow-")
 	if err != nil {
@@ -76,7 +76,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	scape, err := landscape.Up(t.Context(), landscape.Config{
-		Name: labName(), Dir: filepath.Join(dir, "lab"), CacheDir: "/var/tmp/umbra-lab-cache", Binaries: binaries,
+		Name: labName(), Dir: filepath.Join(dir, "lab"), CacheDir: "/var/tmp/umbra-lab-cache", Binaries: binaries, HostdArgs: hostdArgs,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -102,16 +102,9 @@ func TestNoSpaceOnTheShadowPausesReplicationAndKeepsThePoints(t *testing.T) {
 	w.boot(lab.GuestSpec{RecordsPerSecond: 20, RateBytes: 4 << 20, AnnounceEvery: 20})
 	w.protect(nil)
 	w.waitPoints(3)
-	pair, err := w.Failover.GetDRPair(w.ctx(), &umbrav1.GetDRPairRequest{Name: pairName})
-	if err != nil {
-		t.Fatal(err)
-	}
-	limited := &umbrav1.DRPair{Name: pairName, Policy: pair.GetDrPair().GetPolicy()}
-	limited.Policy.Retention.StoreBytesMax = pair.GetDrPair().GetReplication().GetStoreBytes() + 8<<20
-	_, err = w.Protection.UpdateDRPair(w.ctx(), &umbrav1.UpdateDRPairRequest{DrPair: limited, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"policy"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.updatePolicy(func(p *umbrav1.DRPair) {
+		p.Policy.Retention.StoreBytesMax = p.GetReplication().GetStoreBytes() + 8<<20
+	})
 	full := w.state(umbrav1.DRPairState_DR_PAIR_STATE_REPLICATION_PAUSED)
 	if failure := full.GetFailure(); failure.GetReason() != umbrav1.ErrorReason_ERROR_REASON_NO_SPACE || failure.GetCode() != 8 {
 		t.Errorf("the failure is %v", failure)
@@ -120,10 +113,7 @@ func TestNoSpaceOnTheShadowPausesReplicationAndKeepsThePoints(t *testing.T) {
 	if len(kept) == 0 {
 		t.Fatal("no points are left")
 	}
-	limited.Policy.Retention.StoreBytesMax = 0
-	if _, err := w.Protection.UpdateDRPair(w.ctx(), &umbrav1.UpdateDRPairRequest{DrPair: limited}); err != nil {
-		t.Fatal(err)
-	}
+	w.updatePolicy(func(p *umbrav1.DRPair) { p.Policy.Retention.StoreBytesMax = 0 })
 	w.state(umbrav1.DRPairState_DR_PAIR_STATE_REPLICATING)
 	w.failover(kept[len(kept)-1].GetName())
 }
@@ -147,5 +137,22 @@ func TestDeletingAPairLeavesNothingOnItsHosts(t *testing.T) {
 		if out, err := exec.Command("find", dir).Output(); err == nil {
 			t.Errorf("left behind:\n%s", out)
 		}
+	}
+}
+
+// updatePolicy changes the pair's policy by what the pair is now.
+func (w *world) updatePolicy(change func(*umbrav1.DRPair)) {
+	w.t.Helper()
+	pair, err := w.Failover.GetDRPair(w.ctx(), &umbrav1.GetDRPairRequest{Name: pairName})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	change(pair.GetDrPair())
+	_, err = w.Protection.UpdateDRPair(w.ctx(), &umbrav1.UpdateDRPairRequest{
+		DrPair:     &umbrav1.DRPair{Name: pairName, Policy: pair.GetDrPair().GetPolicy()},
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"policy"}},
+	})
+	if err != nil {
+		w.t.Fatal(err)
 	}
 }

@@ -55,6 +55,9 @@ func (h *Hypervisor) endJob(ctx context.Context, dom rpc.Domain, runDir string) 
 		switch {
 		case errors.Is(err, hypervisor.ErrNotFound):
 			hidden, err := h.hasJob(ctx, dom)
+			if err == nil && !hidden && aborted {
+				return h.resumeAfterFailedWrite(ctx, dom)
+			}
 			if err != nil || !hidden || !h.clock.Now().Before(hiddenUntil) {
 				return err
 			}
@@ -103,4 +106,22 @@ func (h *Hypervisor) abort(ctx context.Context, dom rpc.Domain) error {
 		return nil
 	}
 	return err
+}
+
+// resumeAfterFailedWrite lets a server go on that QEMU has paused since a write failed. While a job runs that is the job's
+// fault, when there is no room in its scratch file for what the write overwrites; the write is then done again. If it was
+// another's, the server is paused again.
+func (h *Hypervisor) resumeAfterFailedWrite(ctx context.Context, dom rpc.Domain) error {
+	paused, err := ask(ctx, h, fmt.Sprintf("get the state of server %q", dom.Name), func(l *rpc.Libvirt) (bool, error) {
+		state, reason, err := l.DomainGetState(dom, 0)
+		return rpc.DomainState(state) == rpc.DomainPaused && rpc.DomainPausedReason(reason) == rpc.DomainPausedIoerror, err
+	})
+	if errors.Is(err, hypervisor.ErrNotFound) || err == nil && !paused {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h.log.ErrorContext(ctx, "a write of the server failed during a backup job; it is resumed", "server", dom.Name)
+	return h.Resume(ctx, dom.Name)
 }
