@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/umbra-dr/umbra/pkg/qcow2"
 )
 
 // alter changes a record of the closed store's index as a flipped bit does, below all checks. It returns what it needs to be undone.
@@ -219,5 +221,50 @@ func TestARecordWhoseKeyHasChangedGoesBackToItsPlace(t *testing.T) {
 				w.checkWhatIsLeft()
 			})
 		}
+	}
+}
+
+func TestDamagedTablesOfAnOpenViewAreWrittenAnew(t *testing.T) {
+	for name, mend := range map[string]func(*Store, PointID) error{
+		"when it is opened again": func(s *Store, id PointID) error {
+			_, err := s.OpenView(t.Context(), id, ViewOptions{})
+			return err
+		},
+		"by the scrub": func(s *Store, _ PointID) error {
+			_, err := s.Scrub(t.Context(), 1)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newTestStore(t, Options{}, DiskSpec{"vda", 10 << 30})
+			id := takePoint(t, s, "vda", 3, 1, 2, 3)
+			v, err := s.OpenView(t.Context(), id, ViewOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			layout, err := qcow2.Plan(10 << 30)
+			if err != nil {
+				t.Fatal(err)
+			}
+			slot := s.disks[1].slotOffset(s.views[1].Slot)
+			whole := readPart(t, s.disks[1].path, slot, int64(layout.Size))
+			for _, at := range []uint64{4, layout.L1Offset + 7, layout.L2At(0) + 3*8 + 5, layout.L2At(0) + 9*8} {
+				if _, err := s.disks[1].file.WriteAt([]byte{whole[at] ^ 4}, slot+int64(at)); err != nil {
+					t.Fatal(err)
+				}
+				if err := mend(s, id); err != nil {
+					t.Fatal(err)
+				}
+				if string(whole) != string(readPart(t, s.disks[1].path, slot, int64(layout.Size))) {
+					t.Errorf("byte %d stays damaged", at)
+				}
+				if _, err := s.Scrub(t.Context(), 1<<30); err != nil { // to the end: the next one begins anew
+					t.Fatal(err)
+				}
+			}
+			if err := compareView(v.Disks[0], modelDisk{3: 1, 4: 2, 5: 3}); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

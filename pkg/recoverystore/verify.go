@@ -123,7 +123,7 @@ func (s *Store) pin(id PointID) (p *pointRecord, unpin func(), err error) {
 
 // Scrub reads about bytesMax bytes of all stored data, going on where the last call ended (also over
 // restarts); Done says that it came around. The caller sets the pace. A record of the index that is
-// corrupt counts as a damaged chunk.
+// corrupt counts as a damaged chunk. A round begins with the tables of open views, which are written anew where they are damaged.
 func (s *Store) Scrub(ctx context.Context, bytesMax int64) (VerifyReport, error) {
 	if err := s.enter(); err != nil {
 		return VerifyReport{}, err
@@ -137,6 +137,11 @@ func (s *Store) Scrub(ctx context.Context, bytesMax int64) (VerifyReport, error)
 	})
 	if err != nil {
 		return report, fmt.Errorf("find where scrub ended: %w", err)
+	}
+	if at == nil {
+		if err := s.restoreViews(ctx); err != nil {
+			return report, fmt.Errorf("scrub: %w", err)
+		}
 	}
 	for !report.Done && report.Clusters*ClusterSize < bytesMax {
 		if at, err = s.scrubEntry(ctx, at, &report); err != nil {

@@ -80,7 +80,7 @@ func viewClusters(sizeBytes int64) uint64 {
 }
 
 // OpenView makes the point readable by QEMU, and keeps it from being deleted until CloseView, also
-// over restarts. Opening a view again returns the same view. Errors: ErrNoPoint, ErrNoViewSlot,
+// over restarts. Opening a view again returns the same view, its tables checked against the point. Errors: ErrNoPoint, ErrNoViewSlot,
 // ErrDamaged (in a *PointError, unless o.AllowDamaged), ErrCorruptIndex.
 func (s *Store) OpenView(ctx context.Context, id PointID, o ViewOptions) (View, error) {
 	if err := s.enter(); err != nil {
@@ -106,6 +106,9 @@ func (s *Store) OpenView(ctx context.Context, id PointID, o ViewOptions) (View, 
 	case rec.unreadable:
 		return View{}, &PointError{ID: id, Reason: fmt.Errorf("%w: the record of its view is unreadable, close the view", ErrDamaged)}
 	case open:
+		if err := s.restoreTables(ctx, point, rec); err != nil {
+			return View{}, s.viewError(id, err)
+		}
 		return s.viewOf(point, rec), nil
 	case damaged && !o.AllowDamaged:
 		return View{}, &PointError{ID: id, Reason: ErrDamaged}

@@ -1,8 +1,11 @@
 package recoverystore
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -27,11 +30,8 @@ func (s *Store) writeView(ctx context.Context, pd pointDisk, seq uint64, slot in
 	if err != nil {
 		return 0, fmt.Errorf("size of data file of disk %s: %w", d.Name, err)
 	}
-	w := &tableWriter{
-		ctx: ctx, disk: d, layout: layout, seq: seq,
-		base: uint64(d.slotOffset(slot)), fileClusters: uint64(size) / ClusterSize, dataStart: d.dataStart(), lenient: o.AllowDamaged,
-		tables: make([]byte, 0, min(tablesPerWrite, layout.L2Tables)*ClusterSize), used: make([]bool, layout.L2Tables),
-	}
+	w := newTableWriter(ctx, d, layout, seq, slot)
+	w.fileClusters, w.lenient = uint64(size)/ClusterSize, o.AllowDamaged
 	if err := s.idx.view(w.walk); err != nil {
 		return 0, fmt.Errorf("tables of disk %s: %w", d.Name, err)
 	}
@@ -50,6 +50,58 @@ func (s *Store) writeView(ctx context.Context, pd pointDisk, seq uint64, slot in
 		return 0, err
 	}
 	return int64(max(layout.Size, w.end)), nil
+}
+
+func newTableWriter(ctx context.Context, d *disk, layout qcow2.Layout, seq uint64, slot int) *tableWriter {
+	return &tableWriter{
+		ctx: ctx, disk: d, layout: layout, seq: seq, base: uint64(d.slotOffset(slot)), dataStart: d.dataStart(),
+		tables: make([]byte, 0, min(tablesPerWrite, layout.L2Tables)*ClusterSize), used: make([]bool, layout.L2Tables),
+	}
+}
+
+// restoreTables holds the tables of an open view, which have no checksum, against the point, and writes anew what differs. QEMU may
+// be reading them: what is right does not change. It needs viewMu.
+func (s *Store) restoreTables(ctx context.Context, point *pointRecord, rec viewRecord) error {
+	for i, vd := range rec.Disks {
+		d := s.disk(vd.ID)
+		layout, err := qcow2.Plan(uint64(point.Disks[i].SizeBytes))
+		if err != nil {
+			return err
+		}
+		w := newTableWriter(ctx, d, layout, point.Seq, rec.Slot)
+		w.fileClusters, w.lenient, w.restore = locMax, true, true
+		if err := s.idx.view(w.walk); err != nil {
+			return fmt.Errorf("tables of disk %s: %w", d.Name, err)
+		}
+		if err := w.write(layout.Head(w.used), 0); err != nil {
+			return err
+		}
+		if !w.restored {
+			continue
+		}
+		s.log.Error("tables of an open view were damaged, and are written anew", "disk", d.Name, "point", pointID(point.Seq))
+		if err := d.sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restoreViews does so for all views.
+func (s *Store) restoreViews(ctx context.Context) error {
+	s.viewMu.Lock()
+	defer s.viewMu.Unlock()
+	s.mu.Lock()
+	points, views := slices.Clone(s.points), maps.Clone(s.views)
+	s.mu.Unlock()
+	for _, p := range points {
+		if rec, open := views[p.Seq]; open && !rec.unreadable && !p.unreadable {
+			if err := s.restoreTables(ctx, p, rec); err != nil {
+				return fmt.Errorf("check view of recovery point %s: %w", pointID(p.Seq), err)
+			}
+		}
+	}
+	return nil
 }
 
 // lostWhileOpen handles a file that became shorter under us.
@@ -83,9 +135,11 @@ type tableWriter struct {
 	first   int    // the number of the first of them
 	lenient bool   // leave out records that are corrupt
 	used    []bool
-	runs    []run
-	end     uint64 // bytes from base to behind the last cluster
-	lost    bool   // a cluster lies behind the file's end
+	// restore: the tables are there; what differs is written, and noted in restored.
+	restore, restored bool
+	runs              []run
+	end               uint64 // bytes from base to behind the last cluster
+	lost              bool   // a cluster lies behind the file's end
 }
 
 func (w *tableWriter) walk(tx *bbolt.Tx) error {
@@ -197,6 +251,13 @@ func (w *tableWriter) flush() error {
 }
 
 func (w *tableWriter) write(b []byte, at uint64) error {
+	if w.restore {
+		have := make([]byte, len(b))
+		if _, err := w.disk.file.ReadAt(have, int64(w.base+at)); err == nil && bytes.Equal(have, b) {
+			return nil
+		}
+		w.restored = true
+	}
 	if _, err := w.disk.file.WriteAt(b, int64(w.base+at)); err != nil {
 		return noSpaceError(fmt.Errorf("write tables: %w", err))
 	}
