@@ -71,6 +71,9 @@ func (g *Guard) unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 		return handler(ctx, request)
 	}
 	end, err := g.Audit.Begin(ctx, caller, info.FullMethod, request)
+	if full := refusal.StoreFull(err); full != nil {
+		return nil, full
+	}
 	if err != nil {
 		return nil, refusal.New(codes.Unavailable, umbrav1.ErrorReason_ERROR_REASON_INTERNAL, nil,
 			"nothing is changed that the audit log cannot take: "+err.Error())

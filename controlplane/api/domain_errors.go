@@ -76,6 +76,9 @@ func notAllowed(pair string, refused *drpair.NotAllowedError) error {
 func leftOver(err error) error {
 	var reused *store.RequestReusedError
 	var etcd rpctypes.EtcdError
+	if full := refusal.StoreFull(err); full != nil {
+		return full
+	}
 	switch {
 	case hasInfo(err), status.Code(err) == codes.Unauthenticated, status.Code(err) == codes.PermissionDenied:
 		return err

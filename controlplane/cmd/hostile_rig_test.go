@@ -13,6 +13,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -38,9 +39,9 @@ const (
 	beating  = "beating"
 )
 
-func besiege(t *testing.T) *besieged {
+func besiege(t *testing.T, change ...func(*embed.Config)) *besieged {
 	t.Helper()
-	s := &besieged{replicas: startReplicas(t)}
+	s := &besieged{replicas: startReplicas(t, change...)}
 	for id, hosts := range map[string][2]string{
 		theirs: {"a", "b"}, asMain: {"mallory", "b"}, asShadow: {"a", "mallory"}, beating: {"a", "b"},
 	} {
@@ -129,6 +130,9 @@ func play(a *umbrav1.Assignment, point bool) *umbrav1.AssignmentReport {
 	}
 	if a.GetShadow().GetMode() != umbrav1.ShadowMode_SHADOW_MODE_RECEIVE {
 		shadow.Phase, shadow.StoppedEpoch = umbrav1.ShadowPhase_SHADOW_PHASE_STOPPED, a.GetEpoch()
+	}
+	if a.GetShadow().GetMode() == umbrav1.ShadowMode_SHADOW_MODE_RUN {
+		shadow.Phase, shadow.Attempt = umbrav1.ShadowPhase_SHADOW_PHASE_RUNNING, a.GetShadow().GetAttempt().GetNumber()
 	}
 	report.Role = &umbrav1.AssignmentReport_Shadow{Shadow: shadow}
 	return report

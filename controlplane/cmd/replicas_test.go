@@ -7,6 +7,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -25,9 +26,9 @@ type replicas struct {
 	authority *identity.Authority
 }
 
-func startReplicas(t *testing.T) *replicas {
+func startReplicas(t *testing.T, change ...func(*embed.Config)) *replicas {
 	t.Helper()
-	endpoint := externalEtcd(t)
+	endpoint := externalEtcd(t, change...)
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}})
 	if err != nil {
 		t.Fatal(err)

@@ -100,7 +100,7 @@ func freeAddress(t *testing.T) string {
 }
 
 // externalEtcd is an etcd that is reached over the network, as a cluster is.
-func externalEtcd(t *testing.T) string {
+func externalEtcd(t *testing.T, change ...func(*embed.Config)) string {
 	t.Helper()
 	config := embed.NewConfig()
 	config.Dir, config.LogLevel = t.TempDir(), "error"
@@ -108,6 +108,9 @@ func externalEtcd(t *testing.T) string {
 	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	config.InitialCluster = config.InitialClusterFromName(config.Name)
+	for _, change := range change {
+		change(config)
+	}
 	server, err := embed.StartEtcd(config)
 	if err != nil {
 		t.Fatal(err)

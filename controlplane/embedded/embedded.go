@@ -34,6 +34,11 @@ const (
 // The context bounds the start only. stop ends client and node and waits for them; call it once. A directory that
 // another process is using is an error, at once.
 func Start(ctx context.Context, directory string, log *slog.Logger) (client *clientv3.Client, stop func() error, err error) {
+	return start(ctx, directory, log, backendBytesMax)
+}
+
+// start is Start with a quota.
+func start(ctx context.Context, directory string, log *slog.Logger, quotaBytes int64) (client *clientv3.Client, stop func() error, err error) {
 	if err := os.MkdirAll(directory, directoryMode); err != nil {
 		return nil, nil, fmt.Errorf("make the directory of the embedded etcd: %w", err)
 	}
@@ -41,7 +46,7 @@ func Start(ctx context.Context, directory string, log *slog.Logger) (client *cli
 	if err != nil {
 		return nil, nil, err
 	}
-	server, err := embed.StartEtcd(config(directory, log))
+	server, err := embed.StartEtcd(config(directory, log, quotaBytes))
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("start the embedded etcd in %s: %w", directory, err), lock.Close())
 	}
@@ -66,10 +71,13 @@ func Start(ctx context.Context, directory string, log *slog.Logger) (client *cli
 		server.Close()
 		return errors.Join(err, lock.Close())
 	}
+	if err := makeRoom(ctx, server, client, log); err != nil {
+		return nil, nil, errors.Join(err, stop())
+	}
 	return client, stop, nil
 }
 
-func config(directory string, log *slog.Logger) *embed.Config {
+func config(directory string, log *slog.Logger, quotaBytes int64) *embed.Config {
 	config := embed.NewConfig()
 	config.Name = "controlplane"
 	config.Dir = filepath.Join(directory, "etcd")
@@ -80,7 +88,7 @@ func config(directory string, log *slog.Logger) *embed.Config {
 	// Alone, the node has nobody to wait for before it elects itself.
 	config.TickMs, config.ElectionMs = 20, 200
 	config.WatchProgressNotifyInterval = progressInterval
-	config.QuotaBackendBytes = backendBytesMax
+	config.QuotaBackendBytes = quotaBytes
 	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(&core{log: log}))
 	return config
 }
