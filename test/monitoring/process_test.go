@@ -3,6 +3,8 @@ package monitoring_test
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -31,7 +33,7 @@ type plane struct {
 func startPlane(t *testing.T, flags ...string) *plane {
 	t.Helper()
 	dir := t.TempDir()
-	p := &plane{dir: dir, address: "127.0.0.1:0"}
+	p := &plane{dir: dir, address: steadyAddress(t)}
 	build := exec.Command("go", "build", "-trimpath", "-o", p.command(), "../../controlplane/cmd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -123,6 +125,21 @@ func hear(t *testing.T, said <-chan string) string {
 		t.Fatal("the process does not say where it serves")
 		return ""
 	}
+}
+
+// steadyAddress is free, and stays so while what listens there starts again: the system gives no port below 32768 to whoever
+// asks for any.
+func steadyAddress(t *testing.T) string {
+	t.Helper()
+	for range startsMax {
+		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(10000))
+		if listener, err := net.Listen("tcp", address); err == nil {
+			must(t, listener.Close())
+			return address
+		}
+	}
+	t.Fatal("no address is free")
+	return ""
 }
 
 func freeAddress(t *testing.T) string {
