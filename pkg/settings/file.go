@@ -52,9 +52,7 @@ func setting(key string, node *yaml.Node, flags []*kong.Flag) (*kong.Flag, any, 
 	if err != nil {
 		return nil, nil, err
 	}
-	set := flag.Set
 	err = flag.Parse(kong.Scan().PushTyped(value, kong.FlagValueToken), reflect.New(flag.Target.Type()).Elem())
-	flag.Set = set // it was a trial
 	if text, ok := value.(string); ok && err == nil && flag.Enum != "" && !flag.EnumMap()[text] {
 		err = fmt.Errorf("it must be one of %s, and is %q", strings.Join(flag.EnumSlice(), ", "), text)
 	}

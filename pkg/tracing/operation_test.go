@@ -99,9 +99,9 @@ func TestACallThatIsNotSampledMakesNoSpans(t *testing.T) {
 func TestWorkWithoutAnOperationLiesUnderWhatItBelongsToOrAlone(t *testing.T) {
 	tracer, made := recorded(t)
 	work := Work{Pair: "p", Epoch: 1, TraceParent: calledWith}
-	_, first := work.StartIn(t.Context(), tracer, "RESYNCHRONIZE", "replication cycle")
+	within, first := work.StartIn(t.Context(), tracer, "RESYNCHRONIZE", "replication cycle")
 	first.End()
-	_, later := work.StartAlone(t.Context(), tracer, "replication cycle")
+	_, later := work.StartAlone(within, tracer, "replication cycle")
 	later.End()
 	ended := made.Ended()
 	if ended[0].Parent().SpanID().String() != "b7ad6b7169203331" || ended[1].Parent().IsValid() {

@@ -53,12 +53,17 @@ func TestACollectorThatHangsHoldsUpNothingAndWhatIsLostIsCounted(t *testing.T) {
 	for _, err := range []error{errors.New("gone"), errors.New("gone"), nil, nil} {
 		hangs.answer <- err
 	}
+	if err := provider.ForceFlush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	hangs.answer <- nil
+	one() // there is room again
 	if err := provider.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
 	<-hangs.closed
 	failed, exported := testutil.ToFloat64(spans.WithLabelValues(outcomeFailed)), testutil.ToFloat64(spans.WithLabelValues(outcomeExported))
-	if failed != 2 || exported != 2 {
+	if failed != 2 || exported != 3 {
 		t.Errorf("%v are counted as failed, %v as exported", failed, exported)
 	}
 	if strings.Count(said.String(), "cannot be exported") != 1 || strings.Count(said.String(), "exported again") != 1 {
