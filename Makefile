@@ -88,6 +88,12 @@ chaos: packages build ## Break it on purpose on real libvirt hosts and check eve
 	$(GO_BUILD) -o $(BIN)/umbra-chaos ./test/chaos/umbra-chaos
 	$(BIN)/umbra-chaos --cycles=$(CYCLES) --minutes=$(MINUTES) --seed=$(SEED) --first=$(FIRST) --keep
 
+soak: FOR ?= 30m
+.PHONY: soak
+soak: packages build ## Let the daily work go on for a while on real libvirt hosts: nothing grows (root); FOR=
+	$(GO_BUILD) -o $(BIN)/umbra-soak ./test/soak
+	$(BIN)/umbra-soak --for=$(FOR)
+
 # Each decoder of bytes that others wrote, one after another. A crasher is kept under its package's testdata/fuzz: commit it
 # with the fix, and every test run tries it again.
 FUZZTIME ?= 1m

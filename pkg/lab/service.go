@@ -51,6 +51,9 @@ func (s *Service) Configure(program Program) { s.program = program }
 // Running says whether the service's process is there.
 func (s *Service) Running() bool { return s.process().Alive() }
 
+// PID is the number of its process on this computer, of the last one if it does not run.
+func (s *Service) PID() int { return s.process().PID }
+
 // LogPath is the file that the service's output is appended to.
 func (s *Service) LogPath() string { return filepath.Join(s.machine.Dir, s.Name+".log") }
 
