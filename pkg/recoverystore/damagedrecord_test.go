@@ -268,3 +268,19 @@ func TestDamagedTablesOfAnOpenViewAreWrittenAnew(t *testing.T) {
 		})
 	}
 }
+
+// Tables made now would lack what the record said.
+func TestAnOpenViewKeepsWhatTheIndexCanNoLongerTell(t *testing.T) {
+	w := lived(t)
+	alter(t, w, bucketLocs, entryKey(chunkKey{1, 0}, 1), flipValue(9))
+	w.mustOpen()
+	if _, err := w.s.Scrub(t.Context(), 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.view(pointID(4)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -3,6 +3,7 @@ package recoverystore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -60,7 +61,7 @@ func newTableWriter(ctx context.Context, d *disk, layout qcow2.Layout, seq uint6
 }
 
 // restoreTables holds the tables of an open view, which have no checksum, against the point, and writes anew what differs. QEMU may
-// be reading them: what is right does not change. It needs viewMu.
+// be reading them: what is right does not change. What cannot be told, since a record is unreadable, stays. It needs viewMu.
 func (s *Store) restoreTables(ctx context.Context, point *pointRecord, rec viewRecord) error {
 	for i, vd := range rec.Disks {
 		d := s.disk(vd.ID)
@@ -69,8 +70,14 @@ func (s *Store) restoreTables(ctx context.Context, point *pointRecord, rec viewR
 			return err
 		}
 		w := newTableWriter(ctx, d, layout, point.Seq, rec.Slot)
-		w.fileClusters, w.lenient, w.restore = locMax, true, true
-		if err := s.idx.view(w.walk); err != nil {
+		w.fileClusters, w.restore = locMax, true
+		err = s.idx.view(w.walk)
+		if errors.Is(err, ErrCorruptIndex) && s.Stopped() == nil {
+			// The tables were made when the record could be read: they are better than what could be made now.
+			s.log.Warn("tables of an open view cannot be checked", "disk", d.Name, "point", pointID(point.Seq), "error", err)
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("tables of disk %s: %w", d.Name, err)
 		}
 		if err := w.write(layout.Head(w.used), 0); err != nil {
