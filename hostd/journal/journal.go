@@ -79,7 +79,7 @@ func prepare(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	return nil
+	return checkRecords(tx)
 }
 
 func (j *Journal) view(fn func(*bbolt.Tx) error) error { return corrupt(j.db.View(fn)) }
@@ -102,7 +102,7 @@ func Save[T any](j *Journal, kind Kind, pair string, record T) error {
 	if err != nil {
 		return fmt.Errorf("encoding the %s record of pair %s: %w", kind, pair, err)
 	}
-	err = j.update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(kind)).Put([]byte(pair), data) })
+	err = j.update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(kind)).Put([]byte(pair), seal(kind, pair, data)) })
 	if err != nil {
 		return fmt.Errorf("storing the %s record of pair %s: %w", kind, pair, err)
 	}
@@ -117,6 +117,10 @@ func Load[T any](j *Journal, kind Kind, pair string) (record T, found bool, err 
 			return nil
 		}
 		found = true
+		data, err := unseal(kind, pair, data)
+		if err != nil {
+			return err
+		}
 		return json.Unmarshal(data, &record)
 	})
 	if err != nil {
@@ -131,6 +135,10 @@ func All[T any](j *Journal, kind Kind) (map[string]T, error) {
 	err := j.view(func(tx *bbolt.Tx) error {
 		return tx.Bucket([]byte(kind)).ForEach(func(pair, data []byte) error {
 			var record T
+			data, err := unseal(kind, string(pair), data)
+			if err != nil {
+				return err
+			}
 			if err := json.Unmarshal(data, &record); err != nil {
 				return fmt.Errorf("pair %s: %w", pair, err)
 			}
