@@ -19,19 +19,18 @@ import (
 	"github.com/umbra-dr/umbra/pkg/identity"
 )
 
-// killable are two control planes in processes of their own, on one etcd.
+// killable are two control planes in processes of their own, on one etcd or one cluster of them.
 type killable struct {
 	*replicas
 	arguments [2]string
 	processes [2]*exec.Cmd
 }
 
-func startKillable(t *testing.T) *killable {
+func startKillable(t *testing.T, endpoints ...string) *killable {
 	t.Helper()
-	endpoint := externalEtcd(t)
 	k := &killable{replicas: &replicas{}}
 	var err error
-	if k.etcd, err = clientv3.New(clientv3.Config{Endpoints: []string{endpoint}}); err != nil {
+	if k.etcd, err = clientv3.New(clientv3.Config{Endpoints: endpoints}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = k.etcd.Close() })
@@ -41,10 +40,14 @@ func startKillable(t *testing.T) *killable {
 	cert, key := authorityFiles(t, k.authority)
 	for i := range k.processes {
 		k.addresses[i] = freeAddress(t)
-		k.arguments[i] = strings.Join([]string{
-			"--state-dir", t.TempDir(), "--etcd-endpoint", endpoint, "--listen", k.addresses[i], "--authority-cert", cert, "--authority-key", key,
+		arguments := []string{
+			"--state-dir", t.TempDir(), "--listen", k.addresses[i], "--authority-cert", cert, "--authority-key", key,
 			"--lease", patience.String(),
-		}, "\n")
+		}
+		for _, endpoint := range endpoints {
+			arguments = append(arguments, "--etcd-endpoint", endpoint)
+		}
+		k.arguments[i] = strings.Join(arguments, "\n")
 		k.clients[i] = umbrav1.NewFailoverServiceClient(k.as(t, identity.Client("administrator", "engineer"), i))
 		k.start(t, i)
 	}
@@ -170,7 +173,7 @@ func (k *killable) failover(t *testing.T, at int) string {
 
 // The control plane that acknowledged the failover is killed at once, the other one while the server boots.
 func TestAFailoverOutlivesEveryControlPlaneThatIsKilled(t *testing.T) {
-	k := startKillable(t)
+	k := startKillable(t, externalEtcd(t))
 	k.protect(t, "web")
 	k.wander(t, "a")
 	shadow := k.wander(t, "b")

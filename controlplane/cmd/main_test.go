@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -16,6 +17,13 @@ func TestMain(m *testing.M) {
 	if arguments := os.Getenv(asCommand); arguments != "" {
 		os.Args = append(os.Args[:1], strings.Split(arguments, "\n")...)
 		main()
+		return
+	}
+	if member := os.Getenv(asMember); member != "" {
+		if err := serveMember(member); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	goleak.VerifyTestMain(m)
