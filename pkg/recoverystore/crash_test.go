@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/umbra-dr/umbra/pkg/faultydisk"
 )
 
 var everyFault = flag.Bool("every-fault", false, "try every disk fault at every call; without it they take turns")
@@ -16,13 +18,13 @@ var everyFault = flag.Bool("every-fault", false, "try every disk fault at every 
 // TestACrashAtAnyCallLosesNothingThatWasAcknowledged stops the machine at every call that the store makes to its disk, one
 // after another, and opens what is left.
 func TestACrashAtAnyCallLosesNothingThatWasAcknowledged(t *testing.T) {
-	faults := []diskFault{
-		{name: "killed", err: errCrash},
-		{name: "power lost, writes reordered and torn", err: errCrash, lose: func(r *rand.Rand) loss { return loss(r.IntN(3)) }},
-		{name: "power lost, nothing unflushed kept", err: errCrash, lose: func(*rand.Rand) loss { return lossAll }},
+	faults := []faultydisk.Fault{
+		{Name: "killed", Err: faultydisk.ErrCrash},
+		{Name: "power lost, writes reordered and torn", Err: faultydisk.ErrCrash, Lose: func(r *rand.Rand) faultydisk.Loss { return faultydisk.Loss(r.IntN(3)) }},
+		{Name: "power lost, nothing unflushed kept", Err: faultydisk.ErrCrash, Lose: func(*rand.Rand) faultydisk.Loss { return faultydisk.LossAll }},
 	}
 	eachCall(t, 1, faults, func(w *shadow) {
-		if err := w.live(); w.disk.broke && !errors.Is(err, errCrash) {
+		if err := w.live(); w.disk.Broke() && !errors.Is(err, faultydisk.ErrCrash) {
 			w.t.Errorf("the store ended with %v", err)
 		}
 	})
@@ -30,24 +32,24 @@ func TestACrashAtAnyCallLosesNothingThatWasAcknowledged(t *testing.T) {
 
 // TestAFailedCallCostsAtMostTheOperation fails every call that the store makes to its disk, one after another.
 func TestAFailedCallCostsAtMostTheOperation(t *testing.T) {
-	faults := []diskFault{
-		{name: "EIO", err: unix.EIO},
-		{name: "ENOSPC", err: unix.ENOSPC},
-		{name: "EIO after it was done", err: unix.EIO, done: true},
-		{name: "ENOSPC after it was done", err: unix.ENOSPC, done: true},
-		{name: "short write", err: unix.ENOSPC, short: true},
+	faults := []faultydisk.Fault{
+		{Name: "EIO", Err: unix.EIO},
+		{Name: "ENOSPC", Err: unix.ENOSPC},
+		{Name: "EIO after it was done", Err: unix.EIO, Done: true},
+		{Name: "ENOSPC after it was done", Err: unix.ENOSPC, Done: true},
+		{Name: "short write", Err: unix.ENOSPC, Short: true},
 	}
 	eachCall(t, 2, faults, (*shadow).liveOn)
 }
 
 // TestADiskThatDiesKeepsWhatItHas fails every call from some call on.
 func TestADiskThatDiesKeepsWhatItHas(t *testing.T) {
-	faults := []diskFault{
-		{name: "EIO for ever", err: unix.EIO, forever: true},
-		{name: "ENOSPC for ever", err: unix.ENOSPC, forever: true},
+	faults := []faultydisk.Fault{
+		{Name: "EIO for ever", Err: unix.EIO, Forever: true},
+		{Name: "ENOSPC for ever", Err: unix.ENOSPC, Forever: true},
 	}
 	eachCall(t, 4, faults, func(w *shadow) {
-		if err := w.live(); err != nil && !errors.Is(err, w.disk.fault.err) {
+		if err := w.live(); err != nil && !errors.Is(err, w.disk.Fault().Err) {
 			w.t.Errorf("the store ended with %v", err)
 		}
 	})
@@ -70,9 +72,9 @@ func memoryDir(t testing.TB) string {
 
 // eachCall lives a life for each call, with a fault at that call, and checks what is left. Without everyFault the faults take
 // turns, and only every so many calls fail.
-func eachCall(t *testing.T, every int, faults []diskFault, live func(*shadow)) {
+func eachCall(t *testing.T, every int, faults []faultydisk.Fault, live func(*shadow)) {
 	dir := memoryDir(t)
-	chosen := func(at int) []diskFault {
+	chosen := func(at int) []faultydisk.Fault {
 		if *everyFault {
 			return faults
 		}
@@ -85,10 +87,10 @@ func eachCall(t *testing.T, every int, faults []diskFault, live func(*shadow)) {
 		for _, fault := range chosen(at / every) {
 			w := newShadow(t, filepath.Join(dir, "store"), fault, at)
 			live(w)
-			ended := !w.disk.broke
+			ended := !w.disk.Broke()
 			w.checkWhatIsLeft()
 			if t.Failed() {
-				t.Fatalf("with %s at call %d", fault.name, at)
+				t.Fatalf("with %s at call %d", fault.Name, at)
 			}
 			if ended {
 				t.Logf("faults at %d calls", at/every-1)

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+
+	"github.com/umbra-dr/umbra/pkg/faultydisk"
 )
 
 // checkAll holds the open store against everything that was acknowledged.
@@ -202,16 +204,16 @@ func (w *shadow) later() error {
 func (w *shadow) replaceDisk() {
 	w.t.Helper()
 	d := w.d
-	if d != nil && !w.disk.crashed() {
+	if d != nil && !w.disk.Crashed() {
 		_ = d.Abandon()
 	}
 	if err := w.close(); err != nil {
 		w.t.Errorf("close: %v", err)
 	}
-	if w.disk.crashed() {
-		w.disk.lose()
+	if w.disk.Crashed() {
+		w.disk.LosePower()
 	}
-	w.disk = newFaultyDisk(w.t, diskFault{}, 0)
+	w.disk = faultydisk.New(w.t, faultydisk.Fault{}, 0)
 }
 
 // checkWhatIsLeft opens the store on a sound disk.

@@ -7,13 +7,15 @@ import (
 	"maps"
 	"slices"
 	"testing"
+
+	"github.com/umbra-dr/umbra/pkg/faultydisk"
 )
 
 // shadow is a store on a faulty disk beside a model of what was acknowledged.
 type shadow struct {
 	t    testing.TB
 	dir  string
-	disk *faultyDisk
+	disk *faultydisk.Disk
 	s    *Store
 	d    *Draft
 
@@ -32,9 +34,9 @@ type shadow struct {
 
 var shadowDisks = []DiskSpec{{"vda", 20*ClusterSize - 512}, {"vdb", 1030 * ClusterSize}}
 
-func newShadow(t testing.TB, dir string, fault diskFault, at int) *shadow {
+func newShadow(t testing.TB, dir string, fault faultydisk.Fault, at int) *shadow {
 	w := &shadow{
-		t: t, dir: dir, disk: newFaultyDisk(t, fault, at),
+		t: t, dir: dir, disk: faultydisk.New(t, fault, at),
 		points: map[PointID]modelState{}, saved: modelState{"vda": {}, "vdb": {}},
 	}
 	w.latest = w.saved.clone()
@@ -52,7 +54,7 @@ func (w *shadow) open() error {
 		return nil
 	}
 	s, err := Open(context.Background(), w.dir, Options{
-		noIndexSync: true, ReserveBytes: -1, Logger: slog.New(complaints{w}), wrapFile: w.disk.wrap, wrapIndex: w.disk.wrapIndex,
+		noIndexSync: true, ReserveBytes: -1, Logger: slog.New(complaints{w}), wrapFile: onFaultyDisk(w.disk), wrapIndex: w.disk.WrapDatabase,
 	})
 	if err != nil {
 		return err
@@ -317,8 +319,8 @@ func (w *shadow) liveOn() {
 		if err == nil {
 			continue
 		}
-		if !errors.Is(err, w.disk.fault.err) {
-			w.t.Fatalf("step %d ended with %v, which does not say %v", i, err, w.disk.fault.err)
+		if !errors.Is(err, w.disk.Fault().Err) {
+			w.t.Fatalf("step %d ended with %v, which does not say %v", i, err, w.disk.Fault().Err)
 		}
 		w.afterError(err)
 		if err := step(); err != nil {

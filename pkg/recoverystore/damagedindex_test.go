@@ -7,12 +7,14 @@ import (
 	"testing"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/umbra-dr/umbra/pkg/faultydisk"
 )
 
 // lived is a closed store in which there is something of everything, beside the model of what is in it.
 func lived(t testing.TB) *shadow {
 	t.Helper()
-	w := newShadow(t, filepath.Join(t.TempDir(), "store"), diskFault{}, 0)
+	w := newShadow(t, filepath.Join(t.TempDir(), "store"), faultydisk.Fault{}, 0)
 	steps := w.life()
 	for i, step := range append(steps[:len(steps)-9], w.progress) {
 		if err := step(); err != nil {
