@@ -64,3 +64,27 @@ func TestAnIndexThatWasCutIsRefusedAndNothingElseIsTouched(t *testing.T) {
 	}
 	w.checkWhatIsLeft()
 }
+
+func TestAnIndexThatIsGoneIsNotMadeAnewOverTheDataOfItsPoints(t *testing.T) {
+	w := lived(t)
+	path := filepath.Join(w.dir, indexFileName)
+	if err := os.Rename(path, path+".lost"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), w.dir, Options{ReserveBytes: -1}); !errors.Is(err, ErrCorruptIndex) {
+		t.Fatalf("without its index the store opens with %v", err)
+	}
+	if err := os.Rename(path+".lost", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.open(); err != nil {
+		t.Fatal(err)
+	}
+	w.checkAll()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.close(), Remove(w.dir)); err != nil {
+		t.Fatalf("it cannot be removed: %v", err)
+	}
+}

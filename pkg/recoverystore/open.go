@@ -22,6 +22,9 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o751); err != nil { //nolint:gosec // see above
 		return nil, fmt.Errorf("make recovery store directory: %w", err)
 	}
+	if err := indexIsThere(dir); err != nil {
+		return nil, err
+	}
 	idx, err := openIndex(ctx, dir, opts)
 	if err != nil {
 		return nil, err
@@ -34,6 +37,23 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 		return nil, errors.Join(err, s.closeFiles())
 	}
 	return s, nil
+}
+
+// indexIsThere refuses a directory of data files without an index: a new index would know none of them, and they would be removed, under
+// a server that may run on one of them. The index is made before any data file, and is the last to go only with its directory.
+func indexIsThere(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, indexFileName))
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"+dataFileSuffix))
+	if err != nil {
+		return fmt.Errorf("look for data files: %w", err)
+	}
+	if len(files) > 0 {
+		return fmt.Errorf("%w: %s is gone, and %d data files are there", ErrCorruptIndex, indexFileName, len(files))
+	}
+	return nil
 }
 
 func (o Options) withDefaults() Options {
