@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"os"
 )
 
 // definitionFaults change what the main server is.
@@ -32,6 +33,11 @@ var definitionFaults = []Fault{
 		Name: "rename-main-server", Does: "its user takes its power and renames it, and names it back and starts it later", Hits: "main server", Weight: 1,
 		Operator: "REPLICATION_ERROR with SERVER_MISSING; then RESYNCING.",
 		Inject:   renameServer,
+	},
+	{
+		Name: "migrate-main-server", Does: "the main server leaves its host as by a migration: off, without definition and checkpoints; back later", Hits: "main server", Weight: 1,
+		Operator: "REPLICATION_ERROR with SERVER_MISSING; then RESYNCING.",
+		Inject:   migrateServer,
 	},
 }
 
@@ -71,6 +77,34 @@ func renameServer(ctx context.Context, w *world) (func(context.Context) error, e
 	}
 	back := func(ctx context.Context) error {
 		_, err := w.Main.Virsh(ctx, "domrename", renamed, guest)
+		return err
+	}
+	return back, nil
+}
+
+// migrateServer leaves the host as virsh migrate --undefinesource does, and brings the server back. Its disks are shared storage, so
+// they stay.
+func migrateServer(ctx context.Context, w *world) (func(context.Context) error, error) {
+	if !w.act.mainRuns {
+		return nil, errNothingToHit // as with another name
+	}
+	xml, err := w.Main.Virsh(ctx, "dumpxml", "--inactive", guest)
+	if err != nil {
+		return nil, errNothingToHit
+	}
+	kept := w.Main.Path("/var/lib/libvirt/images/" + guest + "-migrated.xml")
+	if err := os.WriteFile(kept, []byte(xml), 0o600); err != nil {
+		return nil, fmt.Errorf("keeping the definition: %w", err)
+	}
+	if _, err := w.Main.Virsh(ctx, "destroy", guest); err != nil {
+		return nil, errNothingToHit
+	}
+	if _, err := w.Main.Virsh(ctx, "undefine", guest, "--checkpoints-metadata"); err != nil {
+		w.note("  libvirt refuses: %v", err)
+		return nil, errNothingToHit
+	}
+	back := func(ctx context.Context) error {
+		_, err := w.Main.Virsh(ctx, "define", "/var/lib/libvirt/images/"+guest+"-migrated.xml")
 		return err
 	}
 	return back, nil

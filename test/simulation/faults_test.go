@@ -69,6 +69,9 @@ var faults = []fault{
 	{"link from the control plane to the main host stalls one way", stall(planePlace, "a")},
 	{"link from the control plane to the shadow host stalls one way", stall(planePlace, "b")},
 	{"link from the shadow host to the control plane stalls one way", stall("b", planePlace)},
+	{"link between the hosts is slow", slow("a", "b")},
+	{"link of the main host to the control plane is slow", slow("a", planePlace)},
+	{"link of the shadow host to the control plane is slow", slow("b", planePlace)},
 	{"hypervisor of the main host fails calls", moody(failing, true)},
 	{"hypervisor of the shadow host fails calls", moody(failing, false)},
 	{"hypervisor of the main host loses answers", moody(failingAfter, true)},
@@ -123,6 +126,16 @@ func cut(a, b string) func(context.Context, *world, *rand.Rand) error {
 func stall(from, to string) func(context.Context, *world, *rand.Rand) error {
 	return func(_ context.Context, w *world, _ *rand.Rand) error {
 		w.network.stall(from, to)
+		return nil
+	}
+}
+
+// slow delays each message, both ways, by up to 30 ms, which is over a second of the world's time.
+func slow(a, b string) func(context.Context, *world, *rand.Rand) error {
+	return func(_ context.Context, w *world, r *rand.Rand) error {
+		each := time.Duration(1+r.Int64N(30)) * time.Millisecond
+		w.network.slow(a, b, each)
+		w.network.slow(b, a, each)
 		return nil
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/test/bufconn"
 )
@@ -19,11 +20,12 @@ type network struct {
 	listeners map[string]*bufconn.Listener
 	down      map[link]bool
 	gates     map[link]chan struct{} // of links that stall; closed when they go on
+	delays    map[link]time.Duration // of links that are slow: what each message takes
 	wires     map[*wire]bool
 }
 
 func newNetwork() *network {
-	return &network{listeners: map[string]*bufconn.Listener{}, down: map[link]bool{}, gates: map[link]chan struct{}{}, wires: map[*wire]bool{}}
+	return &network{listeners: map[string]*bufconn.Listener{}, down: map[link]bool{}, gates: map[link]chan struct{}{}, delays: map[link]time.Duration{}, wires: map[*wire]bool{}}
 }
 
 var (
@@ -86,6 +88,13 @@ func (n *network) stall(from, to string) {
 	}
 }
 
+// slow has each message from one place to the other take so long, and the next one wait for it.
+func (n *network) slow(from, to string, each time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.delays[link{from, to}] = each
+}
+
 // reset ends all connections between two places.
 func (n *network) reset(a, b string) {
 	n.end(func(w *wire) bool { return w.between(a, b) || w.between(b, a) })
@@ -121,16 +130,17 @@ func (n *network) heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	clear(n.down)
+	clear(n.delays)
 	for l, gate := range n.gates {
 		close(gate)
 		delete(n.gates, l)
 	}
 }
 
-func (n *network) gate(l link) chan struct{} {
+func (n *network) gate(l link) (gate chan struct{}, delay time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.gates[l]
+	return n.gates[l], n.delays[l]
 }
 
 // wire is the dialler's end of a connection.
@@ -148,7 +158,16 @@ func (w *wire) between(a, b string) bool {
 }
 
 func (w *wire) pass(l link) error {
-	gate := w.network.gate(l)
+	gate, delay := w.network.gate(l)
+	if delay > 0 {
+		late := time.NewTimer(delay)
+		defer late.Stop()
+		select {
+		case <-late.C:
+		case <-w.closed:
+			return net.ErrClosed
+		}
+	}
 	if gate == nil {
 		return nil
 	}
