@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -28,6 +29,9 @@ import (
 
 // planePlace is where the control planes are, as links go; each is a machine there.
 const planePlace = "plane"
+
+// dataPort is said, as hosts say it, and not used: a machine has one listener here.
+const dataPort = "7444"
 
 var planeMachines = []string{"plane-1", "plane-2"}
 
@@ -159,7 +163,11 @@ func (h *host) live() (*daemon, error) {
 	main.Replicator, err = replicate.New(replicate.Config{
 		RunDir: h.run(), Source: hands, Journal: kept, Clock: h.clock, Log: h.log, Report: outbox.Report,
 		Dial: func(_ context.Context, address, _ string) (*grpc.ClientConn, error) {
-			return dialTo(h.network, h.id, address, transport.DialOptions()...)
+			machine, _, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			return dialTo(h.network, h.id, machine, transport.DialOptions()...)
 		},
 		Confirmed: main.confirmed.Load, BootID: fmt.Sprintf("boot-%d", h.boot),
 	})
@@ -173,7 +181,7 @@ func (h *host) live() (*daemon, error) {
 		return nil, errors.Join(err, kept.Close())
 	}
 	answers := &diagnostics.Answers{StateDir: h.state(), Hypervisor: hands, Store: received.Store, Server: func(string) string { return "" }}
-	has := inventory.Config{Host: h.id, DataAddress: h.id, StoreDir: h.store(), Hypervisor: hands}
+	has := inventory.Config{Host: h.id, DataAddress: net.JoinHostPort(h.id, dataPort), StoreDir: h.store(), Hypervisor: hands}
 	talk := session.New(session.Config{
 		Host: h.id, Conn: plane, Journal: kept, Clock: h.clock, Log: h.log, Main: main, Shadow: shadowRole{shadow}, Answerer: answers,
 		Inventory:      func(ctx context.Context) (*umbrav1.Host, error) { return inventory.Take(ctx, has) },
