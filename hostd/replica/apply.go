@@ -140,7 +140,10 @@ func (r *Replica) Delete(ctx context.Context, name string) error {
 	p.mu.Lock()
 	p.applied, p.settled, p.rec.Accept = false, false, false
 	p.mu.Unlock()
-	if err := p.closeStore(); err != nil {
+	// Whoever asks for the store meanwhile waits, and finds the pair gone: it would be made anew.
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	if err := p.closeOpened(); err != nil {
 		return err
 	}
 	if _, err := os.Stat(p.dir()); !errors.Is(err, os.ErrNotExist) {

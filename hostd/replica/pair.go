@@ -27,7 +27,7 @@ type pair struct {
 	gate    gate
 	current *stream              // the stream that may write, if any
 	draft   *recoverystore.Draft // its draft, from BeginJob to CompletePoint
-	gone    bool                 // deleted
+	gone    bool                 // deleted; written with opening too
 
 	opening sync.Mutex   // held while the store is opened or closed
 	written atomic.Int64 // bytes of disk data, in this life of the process
@@ -139,7 +139,7 @@ func (p *pair) openStore(ctx context.Context) (*recoverystore.Store, error) {
 	if p.r.isClosed() {
 		return nil, ErrClosed
 	}
-	if !p.isRecorded() {
+	if p.gone || !p.isRecorded() {
 		return nil, fmt.Errorf("pair %q: %w", p.name, ErrNoPair)
 	}
 	s, err := recoverystore.Open(ctx, p.dir(), p.r.cfg.Store)
