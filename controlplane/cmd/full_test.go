@@ -91,6 +91,14 @@ func TestAFullEtcdRefusesChangesSaysWhatToDoAndLosesNothing(t *testing.T) {
 // succeeds waits for the operation's end at the second control plane.
 func (r *replicas) succeeds(t *testing.T, operation string) {
 	t.Helper()
+	if ended := r.ended(t, operation); ended.GetState() != umbrav1.OperationState_OPERATION_STATE_SUCCEEDED {
+		t.Fatalf("the operation ended as %v", ended)
+	}
+}
+
+// ended waits at the second control plane until the operation does not run any more.
+func (r *replicas) ended(t *testing.T, operation string) *umbrav1.Operation {
+	t.Helper()
 	watch, err := r.clients[1].WatchOperation(soon(t), &umbrav1.WatchOperationRequest{Name: operation})
 	if err != nil {
 		t.Fatal(err)
@@ -100,12 +108,8 @@ func (r *replicas) succeeds(t *testing.T, operation string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		switch message.GetOperation().GetState() {
-		case umbrav1.OperationState_OPERATION_STATE_RUNNING:
-		case umbrav1.OperationState_OPERATION_STATE_SUCCEEDED:
-			return
-		default:
-			t.Fatalf("the operation ended as %v", message)
+		if ended := message.GetOperation(); ended.GetState() != umbrav1.OperationState_OPERATION_STATE_RUNNING {
+			return ended
 		}
 	}
 }

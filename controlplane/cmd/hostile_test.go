@@ -284,23 +284,9 @@ func TestAnOperationEndsWhateverItsHostSaysOfIt(t *testing.T) {
 			m.say(t, encoded(t, reports(report)))
 		}
 	}
-	watch, err := s.clients[1].WatchOperation(soon(t), &umbrav1.WatchOperationRequest{Name: (<-asked).GetName()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		message, err := watch.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		operation := message.GetOperation()
-		if operation.GetState() == umbrav1.OperationState_OPERATION_STATE_RUNNING {
-			continue
-		}
-		if operation.GetState() != umbrav1.OperationState_OPERATION_STATE_FAILED || operation.GetFailure().GetMessage() != "from mallory" {
-			t.Errorf("the operation is %v", operation)
-		}
-		return
+	operation := s.ended(t, (<-asked).GetName())
+	if operation.GetState() != umbrav1.OperationState_OPERATION_STATE_FAILED || operation.GetFailure().GetMessage() != "from mallory" {
+		t.Errorf("the operation is %v", operation)
 	}
 }
 

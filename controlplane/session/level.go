@@ -2,7 +2,6 @@ package session
 
 import (
 	"net"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -10,11 +9,11 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/brief"
 )
 
 // What a host says is kept in memory, stored with its pairs and shown with those of others, so it is bounded.
 const (
-	textBytesMax = 4 << 10
 	// reportListMax bounds the lists in one report: steps, conditions, causes.
 	reportListMax = 32
 	// inventoryBytesMax is some thousand servers. It is also well below what etcd takes as one value.
@@ -96,7 +95,7 @@ func meant(m protoreflect.Message) bool {
 func levelled(field protoreflect.FieldDescriptor, value protoreflect.Value) protoreflect.Value {
 	switch field.Kind() {
 	case protoreflect.StringKind:
-		return protoreflect.ValueOfString(cut(value.String()))
+		return protoreflect.ValueOfString(brief.Text(value.String()))
 	case protoreflect.EnumKind:
 		if field.Enum().Values().ByNumber(value.Enum()) == nil {
 			return field.Default()
@@ -108,12 +107,4 @@ func levelled(field protoreflect.FieldDescriptor, value protoreflect.Value) prot
 	default:
 	}
 	return value
-}
-
-// cut cuts a text that is too long, without leaving half a character.
-func cut(text string) string {
-	if len(text) <= textBytesMax {
-		return text
-	}
-	return strings.ToValidUTF8(text[:textBytesMax], "") + "…"
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/brief"
 )
 
 func reportsOf(all ...*umbrav1.AssignmentReport) *umbrav1.SessionRequest {
@@ -188,7 +189,7 @@ func checkKept(t *testing.T, m protoreflect.Message) {
 			case protoreflect.MessageKind:
 				checkKept(t, value.Message())
 			case protoreflect.StringKind:
-				if len(value.String()) > textBytesMax+len("…") {
+				if len(value.String()) > brief.TextBytesMax+len("…") {
 					t.Errorf("%s has %d bytes", field.FullName(), len(value.String()))
 				}
 			case protoreflect.Int32Kind, protoreflect.Int64Kind:

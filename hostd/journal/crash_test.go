@@ -4,11 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
-	"os"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/umbra-dr/umbra/pkg/faultydisk"
 )
@@ -98,7 +94,7 @@ func (d *diary) check() {
 func eachCall(t *testing.T, faults []faultydisk.Fault, then func(d *diary, err error)) {
 	for _, fault := range faults {
 		for at, broke := 1, true; broke; at++ {
-			d := &diary{t: t, dir: memoryDir(t), disk: faultydisk.New(t, fault, at), holds: map[string]int{}}
+			d := &diary{t: t, dir: faultydisk.Dir(t), disk: faultydisk.New(t, fault, at), holds: map[string]int{}}
 			d.open()
 			err := d.live()
 			if broke = d.disk.Broke(); broke {
@@ -116,23 +112,8 @@ func eachCall(t *testing.T, faults []faultydisk.Fault, then func(d *diary, err e
 	}
 }
 
-func memoryDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "umbra-journal-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 func TestACrashAtAnyCallForgetsNoRecordThatWasSaved(t *testing.T) {
-	faults := []faultydisk.Fault{
-		{Name: "killed", Err: faultydisk.ErrCrash},
-		{Name: "power lost, writes reordered and torn", Err: faultydisk.ErrCrash, Lose: func(r *rand.Rand) faultydisk.Loss { return faultydisk.Loss(r.IntN(3)) }},
-		{Name: "power lost, nothing unflushed kept", Err: faultydisk.ErrCrash, Lose: func(*rand.Rand) faultydisk.Loss { return faultydisk.LossAll }},
-	}
-	eachCall(t, faults, func(d *diary, err error) {
+	eachCall(t, faultydisk.Crashes(), func(d *diary, err error) {
 		if !errors.Is(err, faultydisk.ErrCrash) {
 			d.t.Errorf("the life ended with %v", err)
 		}
@@ -151,13 +132,7 @@ func TestACrashAtAnyCallForgetsNoRecordThatWasSaved(t *testing.T) {
 }
 
 func TestAFailedCallCostsAtMostTheChange(t *testing.T) {
-	faults := []faultydisk.Fault{
-		{Name: "EIO", Err: unix.EIO},
-		{Name: "ENOSPC", Err: unix.ENOSPC},
-		{Name: "EIO after it was done", Err: unix.EIO, Done: true},
-		{Name: "short write", Err: unix.ENOSPC, Short: true},
-	}
-	eachCall(t, faults, func(d *diary, err error) {
+	eachCall(t, faultydisk.Failures(), func(d *diary, err error) {
 		if !errors.Is(err, d.disk.Fault().Err) {
 			d.t.Errorf("the change ended with %v", err)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -14,13 +13,11 @@ import (
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/brief"
 )
 
-// Bounds of what a failure says.
-const (
-	failureTextBytesMax = 4 << 10
-	failureTextsMax     = 16
-)
+// failureTextsMax bounds the lists of a failure.
+const failureTextsMax = 16
 
 // Reasons of this package that decide how it goes on. All of them are tried again.
 var (
@@ -135,7 +132,7 @@ var advices = []advice{
 func failureOf(err error, now time.Time) *umbrav1.Failure {
 	var refused *refusedError
 	if errors.As(err, &refused) && refused.failure != nil {
-		return brief(failureOfRefusal(refused.failure, now))
+		return bounded(failureOfRefusal(refused.failure, now))
 	}
 	f := &umbrav1.Failure{
 		Code: int32(codes.Internal), Reason: umbrav1.ErrorReason_ERROR_REASON_INTERNAL, Side: umbrav1.Side_SIDE_MAIN,
@@ -165,22 +162,16 @@ func failureOf(err error, now time.Time) *umbrav1.Failure {
 		f.RecommendedActions = []string{"Check the shadow host and the network to it: replication goes on by itself."}
 	}
 	f.Message, f.Retryable, f.OccurTime = err.Error(), true, timestamppb.New(now)
-	return brief(f)
+	return bounded(f)
 }
 
-// brief bounds the failure's texts: some are the shadow host's, and they go into every report.
-func brief(f *umbrav1.Failure) *umbrav1.Failure {
-	short := func(text string) string {
-		if len(text) <= failureTextBytesMax {
-			return text
-		}
-		return strings.ToValidUTF8(text[:failureTextBytesMax], "") + "…"
-	}
-	f.Message = short(f.Message)
+// bounded bounds the failure's texts: some are the shadow host's, and they go into every report.
+func bounded(f *umbrav1.Failure) *umbrav1.Failure {
+	f.Message = brief.Text(f.Message)
 	for _, texts := range []*[]string{&f.PossibleCauses, &f.RecommendedActions} {
 		*texts = slices.Clone((*texts)[:min(len(*texts), failureTextsMax)])
 		for i := range *texts {
-			(*texts)[i] = short((*texts)[i])
+			(*texts)[i] = brief.Text((*texts)[i])
 		}
 	}
 	return f

@@ -3,6 +3,7 @@ package shadowserver
 import (
 	"context"
 	"fmt"
+	"iter"
 
 	"libvirt.org/go/libvirtxml"
 )
@@ -17,16 +18,27 @@ func chainsOf(xml string) (chains, error) {
 		return nil, fmt.Errorf("reading the server's definition: %w", err)
 	}
 	found := chains{}
-	if dom.Devices == nil {
-		return found, nil
-	}
-	for i := range dom.Devices.Disks {
-		d := &dom.Devices.Disks[i]
-		if d.Source != nil && d.Source.File != nil && hasBacking(d) {
-			found[d.Source.File.File] = d.BackingStore
+	for path, d := range disksOnFiles(&dom) {
+		if hasBacking(d.BackingStore) {
+			found[path] = d.BackingStore
 		}
 	}
 	return found, nil
+}
+
+// disksOnFiles are the disks of a definition that are files, by their paths.
+func disksOnFiles(dom *libvirtxml.Domain) iter.Seq2[string, *libvirtxml.DomainDisk] {
+	return func(yield func(string, *libvirtxml.DomainDisk) bool) {
+		if dom.Devices == nil {
+			return
+		}
+		for i := range dom.Devices.Disks {
+			d := &dom.Devices.Disks[i]
+			if d.Source != nil && d.Source.File != nil && !yield(d.Source.File.File, d) {
+				return
+			}
+		}
+	}
 }
 
 // whole are the chains themselves.
@@ -48,22 +60,10 @@ func (c chains) put(xml string) (out string, changed bool, err error) {
 	if err := dom.Unmarshal(xml); err != nil {
 		return "", false, fmt.Errorf("reading the server's definition: %w", err)
 	}
-	if dom.Devices == nil {
-		return xml, false, nil
-	}
-	for i := range dom.Devices.Disks {
-		d := &dom.Devices.Disks[i]
-		if d.Source == nil || d.Source.File == nil || c[d.Source.File.File] == nil {
-			continue
+	for path, d := range disksOnFiles(&dom) {
+		if wanted := c[path]; wanted != nil && hasBacking(wanted) != hasBacking(d.BackingStore) {
+			d.BackingStore, changed = wanted, true
 		}
-		had := hasBacking(d)
-		before := d.BackingStore
-		d.BackingStore = c[d.Source.File.File]
-		if had == hasBacking(d) {
-			d.BackingStore = before
-			continue
-		}
-		changed = true
 	}
 	if !changed {
 		return xml, false, nil

@@ -231,12 +231,12 @@ func memoryBytes(m *libvirtxml.DomainMemory) int64 {
 	return int64(m.Value) * memoryUnits[m.Unit]
 }
 
-// hasBacking tells whether a definition names a backing file for a disk. An empty backingStore element, which says
+// hasBacking tells whether a backing store of a definition names a backing file. An empty backingStore element, which says
 // that there is none, is decoded with an empty source.
-func hasBacking(d *libvirtxml.DomainDisk) bool {
-	if d.BackingStore == nil || d.BackingStore.Source == nil {
+func hasBacking(b *libvirtxml.DomainDiskBackingStore) bool {
+	if b == nil || b.Source == nil {
 		return false
 	}
-	s := d.BackingStore.Source
+	s := b.Source
 	return s.File != nil || s.Block != nil || s.Network != nil || s.Volume != nil
 }

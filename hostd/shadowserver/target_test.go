@@ -296,7 +296,7 @@ func (f *fakeTarget) start(name string, s *fakeServer) error {
 		if !fileExists(path) {
 			return fmt.Errorf("there is no file %s", path)
 		}
-		backed := hasBacking(&disk)
+		backed := hasBacking(disk.BackingStore)
 		if backed && !fileExists(disk.BackingStore.Source.File.File) {
 			return fmt.Errorf("there is no file %s", disk.BackingStore.Source.File.File)
 		}
@@ -349,19 +349,15 @@ func (f *fakeTarget) CreateOverlay(_ context.Context, path string, size int64) e
 
 func (f *fakeTarget) PullStart(_ context.Context, name, disk string) error {
 	return f.effect("PullStart", func() error {
-		s, err := f.find(name)
-		switch {
-		case err != nil:
-			return err
-		case s.power == hypervisor.PowerOff:
-			return hypervisor.ErrNotRunning
-		case !s.backed[disk]:
-			return hypervisor.ErrNotFound
-		}
-		if _, running := s.pulls[disk]; !running {
-			s.pulls[disk] = 0
-		}
-		return nil
+		return f.onRunning(name, func(s *fakeServer) error {
+			if !s.backed[disk] {
+				return hypervisor.ErrNotFound
+			}
+			if _, running := s.pulls[disk]; !running {
+				s.pulls[disk] = 0
+			}
+			return nil
+		})
 	})
 }
 
@@ -397,15 +393,10 @@ func (f *fakeTarget) PullStatus(_ context.Context, name, disk string) (job hyper
 
 func (f *fakeTarget) Backed(_ context.Context, name, disk string) (backed bool, err error) {
 	err = f.question("Backed", func() error {
-		s, err := f.find(name)
-		switch {
-		case err != nil:
-			return err
-		case s.power == hypervisor.PowerOff:
-			return hypervisor.ErrNotRunning
-		}
-		backed = s.backed[disk]
-		return nil
+		return f.onRunning(name, func(s *fakeServer) error {
+			backed = s.backed[disk]
+			return nil
+		})
 	})
 	return backed, err
 }

@@ -129,15 +129,22 @@ func TestOneProcessHasTheDatabase(t *testing.T) {
 	}
 }
 
-// bbolt would end the process at some of these, and never return at others.
-func TestADatabaseThatWasCutIsRefused(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "index.db")
+// filled is a closed database with something in it, its bytes, and what the newest of its states says of them.
+func filled(t *testing.T) (path string, whole []byte, m meta) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "index.db")
 	fill(t, path)
-	whole := mustRead(t, path)
+	whole = mustRead(t, path)
 	m, err := newestMeta(whole)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return path, whole, m
+}
+
+// bbolt would end the process at some of these, and never return at others.
+func TestADatabaseThatWasCutIsRefused(t *testing.T) {
+	path, whole, m := filled(t)
 	for length := 0; length < int(m.pages*m.pageSize); length += 1024 {
 		mustWrite(t, path, whole[:length])
 		if _, err := Open(t.Context(), path, mode, bbolt.Options{}); !errors.Is(err, ErrCorrupt) {
@@ -148,13 +155,7 @@ func TestADatabaseThatWasCutIsRefused(t *testing.T) {
 
 // Structure is all of a page but keys and values. It has no checksum, and needs none.
 func TestEveryFlippedBitOfAPagesStructureIsNoticed(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "index.db")
-	fill(t, path)
-	whole := mustRead(t, path)
-	m, err := newestMeta(whole)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, whole, m := filled(t)
 	kinds := map[uint16]int{}
 	for first := uint64(metaPages) * m.pageSize; first < m.pages*m.pageSize; {
 		p := page(whole[first:])
@@ -215,16 +216,10 @@ func ofContent(p page, bit int) bool {
 
 // Whatever Open lets through bbolt can read: it ends, and finds as many entries as there were.
 func TestADatabaseOfWhichABitHasFlippedIsRefusedOrReadToItsEnd(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "index.db")
-	fill(t, path)
-	whole := mustRead(t, path)
+	path, whole, m := filled(t)
 	db := mustOpen(t, path)
 	want, err := count(db)
 	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
-	m, err := newestMeta(whole)
-	if err != nil {
 		t.Fatal(err)
 	}
 	refused, read := 0, 0

@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // Fault is what a faulty disk does at the call it was told of.
@@ -40,6 +41,42 @@ const (
 	LossAll
 	LossTorn
 )
+
+// Crashes are the ways in which the machine stops: its process is killed, or its power is lost.
+func Crashes() []Fault {
+	return []Fault{
+		{Name: "killed", Err: ErrCrash},
+		{Name: "power lost, writes reordered and torn", Err: ErrCrash, Lose: func(r *rand.Rand) Loss { return Loss(r.IntN(3)) }},
+		{Name: "power lost, nothing unflushed kept", Err: ErrCrash, Lose: func(*rand.Rand) Loss { return LossAll }},
+	}
+}
+
+// Failures are the ways in which one call fails.
+func Failures() []Fault {
+	return []Fault{
+		{Name: "EIO", Err: unix.EIO},
+		{Name: "ENOSPC", Err: unix.ENOSPC},
+		{Name: "EIO after it was done", Err: unix.EIO, Done: true},
+		{Name: "ENOSPC after it was done", Err: unix.ENOSPC, Done: true},
+		{Name: "short write", Err: unix.ENOSPC, Short: true},
+	}
+}
+
+// Dir is a folder in memory where there is one, for as long as the test: what a crash loses is decided by the disk, not by the
+// file system.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "umbra-faultydisk-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
 
 // Disk stands under files and databases. It counts what is asked of it, fails one such call, and remembers what was not flushed,
 // so that a crash can lose it. It is not safe for concurrent use.

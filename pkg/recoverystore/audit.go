@@ -69,16 +69,21 @@ func (a *audit) passLocs(locs *bbolt.Bucket) (sum uint64, err error) {
 			return nil
 		}
 		runs = decoded
-		a.seq = max(a.seq, seq)
-		used := a.used[k.disk]
-		for _, r := range runs {
-			if used != nil && !r.zero {
-				used.add(extent{r.loc, uint64(r.count)})
-			}
-		}
+		a.note(k, seq, runs)
 		return nil
 	})
 	return sum, err
+}
+
+// note takes a sound version into account.
+func (a *audit) note(k chunkKey, seq uint64, runs []run) {
+	a.seq = max(a.seq, seq)
+	used := a.used[k.disk]
+	for _, r := range runs {
+		if used != nil && !r.zero {
+			used.add(extent{r.loc, uint64(r.count)})
+		}
+	}
 }
 
 // mirror finds out how locs and births differ, and which is right.
@@ -149,12 +154,7 @@ func (a *audit) moved(from, to, value []byte, runs []run) {
 	})
 	a.unreadable = slices.DeleteFunc(a.unreadable, func(u misplaced) bool { return bytes.Equal(u.at, from) })
 	k, seq, _ := parseEntryKey(to)
-	a.seq = max(a.seq, seq)
-	for _, r := range runs {
-		if used := a.used[k.disk]; used != nil && !r.zero {
-			used.add(extent{r.loc, uint64(r.count)})
-		}
-	}
+	a.note(k, seq, runs)
 }
 
 // lost puts an unreadable record where there is none, so that the points that see the version count as damaged.

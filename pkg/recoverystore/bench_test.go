@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/umbra-dr/umbra/pkg/faultydisk"
 )
 
 // fillIndex makes points without data: the first maps the whole disk in runs of runClusters, each
@@ -144,7 +146,7 @@ func BenchmarkOpen(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			size := int64(c.chunks) * ChunkClusters * ClusterSize
-			s := openTest(b, filepath.Join(memoryDir(b), "store"), Options{noIndexSync: true})
+			s := openTest(b, filepath.Join(faultydisk.Dir(b), "store"), Options{noIndexSync: true})
 			if err := s.EnsureDisks(b.Context(), []DiskSpec{{"vda", size}}); err != nil {
 				b.Fatal(err)
 			}

@@ -3,8 +3,6 @@ package recoverystore
 import (
 	"errors"
 	"flag"
-	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -18,12 +16,7 @@ var everyFault = flag.Bool("every-fault", false, "try every disk fault at every 
 // TestACrashAtAnyCallLosesNothingThatWasAcknowledged stops the machine at every call that the store makes to its disk, one
 // after another, and opens what is left.
 func TestACrashAtAnyCallLosesNothingThatWasAcknowledged(t *testing.T) {
-	faults := []faultydisk.Fault{
-		{Name: "killed", Err: faultydisk.ErrCrash},
-		{Name: "power lost, writes reordered and torn", Err: faultydisk.ErrCrash, Lose: func(r *rand.Rand) faultydisk.Loss { return faultydisk.Loss(r.IntN(3)) }},
-		{Name: "power lost, nothing unflushed kept", Err: faultydisk.ErrCrash, Lose: func(*rand.Rand) faultydisk.Loss { return faultydisk.LossAll }},
-	}
-	eachCall(t, 1, faults, func(w *shadow) {
+	eachCall(t, 1, faultydisk.Crashes(), func(w *shadow) {
 		if err := w.live(); w.disk.Broke() && !errors.Is(err, faultydisk.ErrCrash) {
 			w.t.Errorf("the store ended with %v", err)
 		}
@@ -32,14 +25,7 @@ func TestACrashAtAnyCallLosesNothingThatWasAcknowledged(t *testing.T) {
 
 // TestAFailedCallCostsAtMostTheOperation fails every call that the store makes to its disk, one after another.
 func TestAFailedCallCostsAtMostTheOperation(t *testing.T) {
-	faults := []faultydisk.Fault{
-		{Name: "EIO", Err: unix.EIO},
-		{Name: "ENOSPC", Err: unix.ENOSPC},
-		{Name: "EIO after it was done", Err: unix.EIO, Done: true},
-		{Name: "ENOSPC after it was done", Err: unix.ENOSPC, Done: true},
-		{Name: "short write", Err: unix.ENOSPC, Short: true},
-	}
-	eachCall(t, 2, faults, (*shadow).liveOn)
+	eachCall(t, 2, faultydisk.Failures(), (*shadow).liveOn)
 }
 
 // TestADiskThatDiesKeepsWhatItHas fails every call from some call on.
@@ -55,25 +41,10 @@ func TestADiskThatDiesKeepsWhatItHas(t *testing.T) {
 	})
 }
 
-// memoryDir is a folder in memory where there is one: what a crash loses is decided here, not by the file system.
-func memoryDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "umbra-store-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
 // eachCall lives a life for each call, with a fault at that call, and checks what is left. Without everyFault the faults take
 // turns, and only every so many calls fail.
 func eachCall(t *testing.T, every int, faults []faultydisk.Fault, live func(*shadow)) {
-	dir := memoryDir(t)
+	dir := faultydisk.Dir(t)
 	chosen := func(at int) []faultydisk.Fault {
 		if *everyFault {
 			return faults

@@ -40,15 +40,15 @@ func Open(ctx context.Context, dir string, opts Options) (*Store, error) {
 }
 
 // indexIsThere refuses a directory of data files without an index: a new index would know none of them, and they would be removed, under
-// a server that may run on one of them. The index is made before any data file, and is the last to go only with its directory.
+// a server that may run on one of them. The index is made before any data file; what is left of a removal is for Remove.
 func indexIsThere(dir string) error {
 	_, err := os.Stat(filepath.Join(dir, indexFileName))
 	if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "*"+dataFileSuffix))
+	files, err := dataFiles(dir)
 	if err != nil {
-		return fmt.Errorf("look for data files: %w", err)
+		return err
 	}
 	if len(files) > 0 {
 		return fmt.Errorf("%w: %s is gone, and %d data files are there", ErrCorruptIndex, indexFileName, len(files))

@@ -111,9 +111,9 @@ func (s *Store) dropDisk(d *disk) error {
 // removeStrayFiles removes the data files that no record explains: of disks that were removed, or never recorded, when a
 // crash came in between. It needs a store that nobody uses yet.
 func (s *Store) removeStrayFiles() error {
-	files, err := filepath.Glob(filepath.Join(s.dir, "*"+dataFileSuffix))
+	files, err := dataFiles(s.dir)
 	if err != nil {
-		return fmt.Errorf("look for stray data files: %w", err)
+		return err
 	}
 	for _, d := range s.disks {
 		files = slices.DeleteFunc(files, func(path string) bool { return filepath.Base(path) == filepath.Base(d.path) })
@@ -125,4 +125,13 @@ func (s *Store) removeStrayFiles() error {
 		s.log.Info("data file of no disk removed", "file", filepath.Base(path))
 	}
 	return nil
+}
+
+// dataFiles are the paths of the data files in a directory, of whatever disks.
+func dataFiles(dir string) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*"+dataFileSuffix))
+	if err != nil {
+		return nil, fmt.Errorf("look for data files: %w", err)
+	}
+	return files, nil
 }

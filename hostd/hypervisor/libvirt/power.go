@@ -23,11 +23,15 @@ func (h *Hypervisor) Start(ctx context.Context, server string) error {
 	failed := h.call(ctx, fmt.Sprintf("start server %q", server), func(l *rpc.Libvirt) error {
 		return l.DomainCreate(dom)
 	})
+	return h.unless(ctx, dom, active, failed)
+}
+
+// unless is what failed, or nil when the server is where the call would have brought it, for which libvirt has no code of its own.
+func (h *Hypervisor) unless(ctx context.Context, dom rpc.Domain, there func(hypervisor.PowerState) bool, failed error) error {
 	if code(failed) != rpc.ErrOperationInvalid {
 		return failed
 	}
-	// "Already running" has no code of its own.
-	if state, err := h.power(ctx, dom); err == nil && active(state) {
+	if state, err := h.power(ctx, dom); err == nil && there(state) {
 		return nil
 	}
 	return failed
@@ -129,12 +133,7 @@ func (h *Hypervisor) onActive(
 		return err
 	}
 	failed := h.call(ctx, fmt.Sprintf("%s server %q", verb, server), func(l *rpc.Libvirt) error { return do(l, dom) })
-	if code(failed) != rpc.ErrOperationInvalid {
-		return failed
-	}
-	if state, err := h.power(ctx, dom); err == nil && state == where {
-		return nil
-	}
+	failed = h.unless(ctx, dom, func(state hypervisor.PowerState) bool { return state == where }, failed)
 	return h.orNotRunning(ctx, dom, failed)
 }
 
