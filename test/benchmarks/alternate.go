@@ -11,6 +11,8 @@ import (
 // side is one of those that are compared.
 type side struct {
 	name string
+	// ready makes ready for a measurement what leaves the page cache as it should not be. Nil: nothing.
+	ready func(ctx context.Context) error
 	// once does the work and returns its figure. What must be made ready or cleared away for it is not in the figure.
 	once func(ctx context.Context) (float64, error)
 }
@@ -24,6 +26,11 @@ func (b *bench) alternate(ctx context.Context, sides ...side) (samples, error) {
 	got := samples{}
 	for i := range b.times {
 		for _, s := range sides {
+			if s.ready != nil {
+				if err := s.ready(ctx); err != nil {
+					return nil, fmt.Errorf("make %s ready: %w", s.name, err)
+				}
+			}
 			if err := settle(ctx); err != nil {
 				return nil, err
 			}

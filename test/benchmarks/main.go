@@ -32,7 +32,7 @@ func main() {
 		exit(node(os.Args[2:]))
 	}
 	var o options
-	flag.Var(&o.rows, "rows", "rows to run, such as 1,4,8 (default all)")
+	flag.Var(&o.rows, "rows", "rows to run, in their order, such as 8,1,4 (default all)")
 	flag.BoolVar(&o.quick, "quick", false, "smaller disks; without -rows, only the rows that are short, all together within five minutes")
 	flag.IntVar(&o.times, "times", 5, "how often each side is measured")
 	flag.StringVar(&o.dir, "dir", "/var/tmp/umbra-bench", "folder for disks, stores and the lab; it needs 60 GB")
@@ -71,8 +71,8 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	var failed []error
-	for _, r := range allRows() {
-		if o.tables || r.run == nil || !o.rows.has(r.number) || (o.quick && len(o.rows) == 0 && !r.quick) {
+	for _, r := range o.rows.choose(allRows()) {
+		if o.tables || r.run == nil || (o.quick && len(o.rows) == 0 && !r.quick) {
 			continue
 		}
 		b := &bench{row: r, quick: o.quick, times: o.times, dir: dir, binaries: binaries, builds: o.builds}
@@ -81,7 +81,8 @@ func run(ctx context.Context, o options) error {
 			failed = append(failed, fmt.Errorf("row %d: %w", r.number, err))
 			fmt.Printf("  failed: %v\n", err)
 		}
-		if err := errors.Join(kept.take(r.number, b.results), kept.save(o.results)); err != nil {
+		kept.take(r.number, b.results)
+		if err := errors.Join(kept.save(o.results), writePage(o.page, kept)); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {

@@ -55,8 +55,8 @@ func (s *pointStore) comparePoint(ctx context.Context, b *bench, name string, id
 	}
 	const peer = "flat qcow2"
 	got, err := b.alternate(ctx,
-		side{"umbra", func(ctx context.Context) (float64, error) { return b.randomReads(ctx, image) }},
-		side{peer, func(ctx context.Context) (float64, error) { return b.randomReads(ctx, flat) }})
+		side{"umbra", nil, func(ctx context.Context) (float64, error) { return b.randomReads(ctx, image) }},
+		side{peer, nil, func(ctx context.Context) (float64, error) { return b.randomReads(ctx, flat) }})
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type result struct {
 	Peer       string    `json:"peer,omitempty"`
 	Note       string    `json:"note,omitempty"`
 	Times      int       `json:"times"`
+	RowSeconds float64   `json:"row_seconds"` // how long the whole row took, with what it had to make ready
 	MeasuredAt time.Time `json:"measured_at,omitzero"`
 }
 

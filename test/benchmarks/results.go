@@ -43,20 +43,23 @@ func (r *results) complete() {
 const notMeasured = "not measured"
 
 // take replaces the figures of a row. Those of a row that gave none stay.
-func (r *results) take(number int, fresh []result) error {
+func (r *results) take(number int, fresh []result) {
 	if len(fresh) == 0 {
-		return nil
+		return
 	}
 	r.all = slices.DeleteFunc(r.all, func(old result) bool { return old.Row == number })
 	r.all = append(r.all, fresh...)
 	r.complete()
-	return nil
 }
 
 func (r *results) save(path string) error {
 	text, err := json.MarshalIndent(r.all, "", "  ")
+	// Whenever a run is cut off, there is a whole file.
 	if err == nil {
-		err = os.WriteFile(path, append(text, '\n'), 0o644)
+		err = os.WriteFile(path+".new", append(text, '\n'), 0o644)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
 		return fmt.Errorf("keep the figures: %w", err)

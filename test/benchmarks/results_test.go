@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -13,9 +14,7 @@ func TestEveryRowIsListedWhetherMeasuredOrNot(t *testing.T) {
 	b := &bench{row: row{number: 3}}
 	b.faster("full sync", []float64{2, 1, 3}, []float64{5, 4, 6}, "a peer", 1.7, 2.5)
 	r := &results{}
-	if err := r.take(3, b.results); err != nil {
-		t.Fatal(err)
-	}
+	r.take(3, b.results)
 	listed := map[int]result{}
 	for _, x := range r.all {
 		listed[x.Row] = x
@@ -44,7 +43,9 @@ func TestAnEarlierFigureStaysUntilTheRowIsMeasuredAgain(t *testing.T) {
 		}
 		b := &bench{row: row{number: 12}}
 		b.promise("a promise", "s", []float64{ours}, target{3, 1, atMost})
-		if err := errors.Join(r.take(11, nil), r.take(12, b.results), r.save(path)); err != nil {
+		r.take(11, nil)
+		r.take(12, b.results)
+		if err := r.save(path); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,5 +97,19 @@ func TestQuantilesLieBetweenNeighboursInProportion(t *testing.T) {
 		if got := quantile([]float64{4, 1, 3, 2}, q); got != want {
 			t.Errorf("quantile %g is %g, want %g", q, got, want)
 		}
+	}
+}
+
+func TestRowsAreRunInTheOrderOfTheirChoice(t *testing.T) {
+	var chosen rowSet
+	if err := chosen.Set("8, 1,99"); err != nil {
+		t.Fatal(err)
+	}
+	var got []int
+	for _, r := range chosen.choose(allRows()) {
+		got = append(got, r.number)
+	}
+	if !slices.Equal(got, []int{8, 1}) || len(rowSet(nil).choose(allRows())) != 15 {
+		t.Errorf("the rows are %v", got)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -36,7 +37,12 @@ func (b *bench) measure(ctx context.Context) error {
 	if err := os.MkdirAll(b.path("work"), 0o755); err != nil {
 		return fmt.Errorf("make a folder: %w", err)
 	}
-	return b.row.run(ctx, b)
+	took, err := timed(func() error { return b.row.run(ctx, b) })
+	for i := range b.results {
+		b.results[i].RowSeconds = math.Round(took)
+	}
+	b.note("the row took %.0f s", took)
+	return err
 }
 
 func (b *bench) path(parts ...string) string {

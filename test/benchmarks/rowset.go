@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// rowSet is a choice of rows; the empty one is all of them.
+// rowSet is a choice of rows, in an order; the empty one is all of them.
 type rowSet []int
 
 // String and Set make it a flag.
@@ -25,4 +25,15 @@ func (s *rowSet) Set(text string) error {
 	return nil
 }
 
-func (s rowSet) has(number int) bool { return len(s) == 0 || slices.Contains(s, number) }
+// choose returns the chosen rows in the order of the choice, which is the order in which they are run.
+func (s rowSet) choose(all []row) (chosen []row) {
+	if len(s) == 0 {
+		return all
+	}
+	for _, number := range s {
+		if at := slices.IndexFunc(all, func(r row) bool { return r.number == number }); at >= 0 {
+			chosen = append(chosen, all[at])
+		}
+	}
+	return chosen
+}

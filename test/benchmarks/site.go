@@ -86,7 +86,11 @@ func (s *site) startIdle(ctx context.Context, name string) error {
 	if _, err := s.Main.Virsh(ctx, "start", name); err != nil {
 		return err
 	}
-	// The control plane protects what the host's inventory lists.
+	return s.waitListed(ctx, name)
+}
+
+// waitListed waits until the main host's inventory lists a server: the control plane protects no other.
+func (s *site) waitListed(ctx context.Context, name string) error {
 	return s.WaitHost(ctx, landscape.MainHost, func(h *umbrav1.Host) bool {
 		for _, one := range h.GetServers() {
 			if one.GetName() == name {

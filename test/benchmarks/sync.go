@@ -58,7 +58,7 @@ func plainSync(ctx context.Context, b *bench, name string, c content, must, aim 
 		}
 		sides := []side{s.nodeSide("umbra", self)}
 		for _, p := range copyTools {
-			sides = append(sides, side{p.name, func(ctx context.Context) (float64, error) { return s.peerSync(ctx, p) }})
+			sides = append(sides, side{p.name, nil, func(ctx context.Context) (float64, error) { return s.peerSync(ctx, p) }})
 		}
 		got, err := b.alternate(ctx, sides...)
 		if err != nil {
@@ -89,7 +89,7 @@ func (s *site) compareBuilds(ctx context.Context) error {
 }
 
 func (s *site) nodeSide(name, build string) side {
-	return side{name, func(ctx context.Context) (float64, error) { return s.nodeSync(ctx, build) }}
+	return side{name, nil, func(ctx context.Context) (float64, error) { return s.nodeSync(ctx, build) }}
 }
 
 // bestOf is the fastest of the peers.
