@@ -1,9 +1,11 @@
 package shadowserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -61,8 +63,12 @@ func (p *pull) settled(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := p.defineChains(ctx, chains.whole); err != nil || left > 0 {
+	// Before anything else: a pull that has just ended has taken the recovery point out of the definition.
+	if err := p.defineChains(ctx, chains.whole); err != nil {
 		return false, err
+	}
+	if len(left) > 0 {
+		return false, p.pullNext(ctx, s.Name, left)
 	}
 	return p.settle(ctx, s)
 }
@@ -78,58 +84,71 @@ func (p *pull) alone(ctx context.Context) (done bool, err error) {
 		return err == nil, err
 	}
 	left, err := p.disksLeft(ctx, s)
-	return left == 0, err
+	if err != nil || len(left) == 0 {
+		return err == nil, err
+	}
+	return false, p.pullNext(ctx, s.Name, left)
 }
 
-// disksLeft begins the pulls that must be begun, and counts the disks that have a backing file.
-func (p *pull) disksLeft(ctx context.Context, s hypervisor.Server) (left int, err error) {
+// diskLeft is a disk that has a backing file.
+type diskLeft struct {
+	target  string
+	pulling bool
+}
+
+func (p *pull) disksLeft(ctx context.Context, s hypervisor.Server) (left []diskLeft, err error) {
 	if p.disks == nil {
 		p.disks = map[string]hypervisor.BlockJob{}
 	}
 	for _, d := range p.ourDisks(s) {
-		done, err := p.disk(ctx, s.Name, d.Target)
+		backed, err := p.backed(ctx, s.Name, d.Target)
 		if err != nil {
-			return left, err
+			return nil, err
 		}
-		if !done {
-			left++
+		if !backed {
+			p.disks[d.Target] = hypervisor.BlockJob{DoneBytes: d.SizeBytes, TotalBytes: d.SizeBytes}
+			continue
 		}
+		pulling, err := p.look(ctx, s.Name, d)
+		if err != nil {
+			return nil, err
+		}
+		left = append(left, diskLeft{d.Target, pulling})
 	}
 	return left, nil
 }
 
-// disk looks at one disk. A pull that is not running while the disk is still backed has not begun, or has been lost
-// with its server.
-func (p *pull) disk(ctx context.Context, server, disk string) (done bool, err error) {
-	backed, err := p.backed(ctx, server, disk)
-	if err != nil {
-		return false, err
-	}
-	if !backed {
-		job := p.disks[disk]
-		job.DoneBytes = job.TotalBytes
-		p.disks[disk] = job
-		return true, nil
-	}
+// look asks for the pull of a disk that is backed. One that is not running has not begun, or has been lost with its server.
+func (p *pull) look(ctx context.Context, server string, d hypervisor.Disk) (pulling bool, err error) {
 	var job hypervisor.BlockJob
-	err = p.call(ctx, "asking for the progress of disk "+disk, func(ctx context.Context) (err error) {
-		job, err = p.cfg.Target.PullStatus(ctx, server, disk)
+	err = p.call(ctx, "asking for the progress of disk "+d.Target, func(ctx context.Context) (err error) {
+		job, err = p.cfg.Target.PullStatus(ctx, server, d.Target)
 		return err
 	})
-	if err == nil {
-		p.disks[disk] = job
-		return false, nil
-	}
-	if !errors.Is(err, hypervisor.ErrNotFound) {
+	if err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
 		return false, err
 	}
-	err = p.call(ctx, "beginning the pull of disk "+disk, func(ctx context.Context) error {
+	job.TotalBytes = cmp.Or(job.TotalBytes, d.SizeBytes) // QEMU's own measure, once it says one
+	p.disks[d.Target] = job
+	return err == nil, nil
+}
+
+// pullNext begins the pull of the first disk, unless one runs.
+//
+// One at a time: what a pull leaves behind when it ends stays in QEMU until libvirt has dealt with it, and QEMU (7.2) crashes
+// when libvirt, dealing with the end of another pull just then, asks it for all of its nodes.
+func (p *pull) pullNext(ctx context.Context, server string, left []diskLeft) error {
+	if slices.ContainsFunc(left, func(d diskLeft) bool { return d.pulling }) {
+		return nil
+	}
+	disk := left[0].target
+	err := p.call(ctx, "beginning the pull of disk "+disk, func(ctx context.Context) error {
 		return p.cfg.Target.PullStart(ctx, server, disk)
 	})
 	if errors.Is(err, hypervisor.ErrNotFound) {
-		return false, nil // it has ended between the two questions; the next round sees that
+		return nil // it has ended between the two questions; the next round sees that
 	}
-	return false, err
+	return err
 }
 
 func (p *pull) progress(now time.Time) *umbrav1.Progress {

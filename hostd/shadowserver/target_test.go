@@ -259,7 +259,7 @@ func (f *fakeTarget) Define(_ context.Context, xml string) error {
 		}
 		s.disks = nil
 		for _, disk := range d.Devices.Disks {
-			s.disks = append(s.disks, hypervisor.Disk{Target: disk.Target.Dev, Source: disk.Source.File.File})
+			s.disks = append(s.disks, hypervisor.Disk{Target: disk.Target.Dev, Source: disk.Source.File.File, SizeBytes: diskBytes})
 		}
 		return nil
 	})
@@ -301,7 +301,7 @@ func (f *fakeTarget) start(name string, s *fakeServer) error {
 			return fmt.Errorf("there is no file %s", disk.BackingStore.Source.File.File)
 		}
 		f.strayed = f.strayed || !backed && !isFlat(path)
-		s.disks = append(s.disks, hypervisor.Disk{Target: disk.Target.Dev, Source: path})
+		s.disks = append(s.disks, hypervisor.Disk{Target: disk.Target.Dev, Source: path, SizeBytes: diskBytes})
 		s.backed[disk.Target.Dev] = backed
 	}
 	if f.startFails[s.disks[0].Source] {
@@ -355,6 +355,9 @@ func (f *fakeTarget) PullStart(_ context.Context, name, disk string) error {
 			}
 			if _, running := s.pulls[disk]; !running {
 				s.pulls[disk] = 0
+			}
+			if len(s.pulls) > 1 {
+				f.world.t.Errorf("%d pulls at once: QEMU crashes when they end together", len(s.pulls))
 			}
 			return nil
 		})

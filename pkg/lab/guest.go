@@ -86,6 +86,9 @@ func (h *Host) Console(name string) *console.Console { return console.Open(h.Pat
 // guestLogs is where either host keeps what its guests' QEMUs and serial ports say.
 const guestLogs = "/var/log/libvirt/qemu"
 
+// QEMULogPath is where libvirt keeps what the QEMU of a guest was started with and has said, and why it ended.
+func (h *Host) QEMULogPath(name string) string { return h.Path(filepath.Join(guestLogs, name+".log")) }
+
 func consolePath(name string) string { return filepath.Join(guestLogs, name+".console.log") }
 
 // WaitConsole waits until the guest's console shows pattern, from the beginning of the log, and returns
@@ -228,14 +231,19 @@ func (h *Host) KillGuest(ctx context.Context, name string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
+	run, err := h.Virsh(ctx, "domid", name)
+	if err != nil {
+		return err
+	}
 	if err := qemu.Kill(ctx); err != nil {
 		return err
 	}
 	beat := time.NewTicker(libvirtPoll)
 	defer beat.Stop()
 	for {
-		state, err := h.Virsh(ctx, "domstate", name)
-		if err != nil || state == "shut off" {
+		// Somebody may start it again at once; "-" is a server that is off.
+		now, err := h.Virsh(ctx, "domid", name)
+		if err != nil || now != run || now == "-" {
 			return err
 		}
 		select {

@@ -101,7 +101,9 @@ func labName() string { return "f" + strconv.FormatInt(int64(os.Getpid()), 36) }
 const logTail = 6000
 
 func showLogs(t *testing.T, scape *landscape.Landscape) {
-	for _, log := range []string{scape.ControlPlane.LogPath(), scape.Main.Hostd.LogPath(), scape.Shadow.Hostd.LogPath()} {
+	for _, log := range []string{
+		scape.ControlPlane.LogPath(), scape.Main.Hostd.LogPath(), scape.Shadow.Hostd.LogPath(), scape.Shadow.QEMULogPath(guest),
+	} {
 		text, err := os.ReadFile(log)
 		if err != nil {
 			t.Log(err)
