@@ -31,6 +31,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "node" {
 		exit(node(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == "fetch" {
+		exit(fetch(os.Args[2:]))
+	}
 	var o options
 	flag.Var(&o.rows, "rows", "rows to run, in their order, such as 8,1,4 (default all)")
 	flag.BoolVar(&o.quick, "quick", false, "smaller disks; without -rows, only the rows that are short, all together within five minutes")

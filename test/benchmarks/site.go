@@ -23,6 +23,7 @@ type site struct {
 func (b *bench) onSite(ctx context.Context, work func(ctx context.Context, s *site) error) (err error) {
 	scape, err := landscape.Up(ctx, landscape.Config{
 		Name: "bench", Dir: b.path("lab"), CacheDir: filepath.Join(filepath.Dir(b.dir), "umbra-lab-cache"), Binaries: b.binaries,
+		HostdArgs: []string{"--metrics=" + metricsAddress},
 	})
 	if err != nil {
 		return err
