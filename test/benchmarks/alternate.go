@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 )
 
@@ -19,6 +21,18 @@ type side struct {
 
 // samples are a side's figures, in the order in which they were measured.
 type samples map[string][]float64
+
+const ourSide = "umbra"
+
+// bestPeer is the side with the least figure of those that are not ours.
+func (s samples) bestPeer() (best string) {
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		if name != ourSide && (best == "" || quantile(s[name], 0.5) < quantile(s[best], 0.5)) {
+			best = name
+		}
+	}
+	return best
+}
 
 // alternate measures the sides in turn, and again, so that whatever drifts in the machine meets all of them alike. Before each
 // measurement nothing is left to write and the page cache is empty.

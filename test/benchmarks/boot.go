@@ -50,7 +50,7 @@ func (p *pointedPair) compareBoots(ctx context.Context, title string, ready func
 	for _, end := range []string{newestPoint, oldestPoint} {
 		var booted int
 		got, err := p.bench.alternate(ctx,
-			side{"umbra", ready, func(ctx context.Context) (float64, error) {
+			side{ourSide, ready, func(ctx context.Context) (float64, error) {
 				booted++
 				return boot(ctx, p.fromEnd(end, booted-1))
 			}},
@@ -58,7 +58,7 @@ func (p *pointedPair) compareBoots(ctx context.Context, title string, ready func
 		if err != nil {
 			return fmt.Errorf("the %s point: %w", end, err)
 		}
-		p.bench.share(fmt.Sprintf("%s, the %s of 1,000 points", title, end), "s", got["umbra"], got[flatCopy], flatCopy, bootTarget)
+		p.bench.share(fmt.Sprintf("%s, the %s of 1,000 points", title, end), "s", got[ourSide], got[flatCopy], flatCopy, bootTarget)
 		p.bench.remark(bootNote)
 	}
 	return nil

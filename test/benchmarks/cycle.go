@@ -41,7 +41,7 @@ func cycleTime(ctx context.Context, b *bench) error {
 		}
 		const peer = "virtnbdbackup -l inc"
 		got, err := b.alternate(ctx,
-			side{"umbra", s.changed(cycleServer), s.cycleNow},
+			side{ourSide, s.changed(cycleServer), s.cycleNow},
 			side{peer, s.changed(cyclePeer), func(ctx context.Context) (float64, error) {
 				// hostd runs already. So that this compares two cycles and no reading of Python's modules from a disk, they are loaded once.
 				if _, err := finish(s.Main.Command(ctx, "virtnbdbackup", "--version")); err != nil {
@@ -52,7 +52,7 @@ func cycleTime(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		b.faster("a cycle with 1 MiB changed of 10 GiB", got["umbra"], got[peer], peer, 10, 20)
+		b.faster("a cycle with 1 MiB changed of 10 GiB", got[ourSide], got[peer], peer, 10, 20)
 		b.remark("The change lies in 16 places all over the disk. Umbra's figure is hostd's own metric: from the turn of the cycle to the point that is durable on the other host, and the older " +
 			"checkpoint's deletion. virtnbdbackup's is from its start to its end, with its program in the page cache before.")
 		return nil

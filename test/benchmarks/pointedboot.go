@@ -24,8 +24,7 @@ func (p *pointedPair) fromEnd(end string, places int) string {
 // failOver asks for a failover and returns the seconds to the guest's first line.
 func (p *pointedPair) failOver(ctx context.Context, point string) (float64, error) {
 	return p.boots(ctx, pointedServer, func() (*umbrav1.Operation, error) {
-		answer, err := p.Failover.Failover(ctx, &umbrav1.FailoverRequest{Name: pairName(pointedServer), RecoveryPoint: point})
-		return answer.GetOperation(), err
+		return p.askFailover(ctx, point)
 	})
 }
 

@@ -11,13 +11,8 @@ import (
 	"github.com/umbra-dr/umbra/pkg/recoverystore"
 )
 
-// fillStore adds points until there are 1,000, and makes flat copies of the first and the last. hostd must not run.
-func (p *pointedPair) fillStore(ctx context.Context) error {
-	store, err := recoverystore.Open(ctx, p.storeDir(), recoverystore.Options{})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = store.Close() }() // every point is durable
+// fillStore adds points until there are 1,000, and makes flat copies of the first and the last.
+func (p *pointedPair) fillStore(ctx context.Context, store *recoverystore.Store) error {
 	first, err := store.Point(store.Points()[0].ID)
 	if err != nil {
 		return err

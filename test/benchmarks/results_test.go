@@ -113,3 +113,10 @@ func TestRowsAreRunInTheOrderOfTheirChoice(t *testing.T) {
 		t.Errorf("the rows are %v", got)
 	}
 }
+
+func TestTheFasterOfThePeersCounts(t *testing.T) {
+	got := samples{ourSide: {1}, "slow": {3, 9, 4}, "fast": {3, 3, 99}}
+	if best := got.bestPeer(); best != "fast" {
+		t.Errorf("it is %s", best)
+	}
+}

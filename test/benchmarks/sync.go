@@ -56,7 +56,7 @@ func plainSync(ctx context.Context, b *bench, name string, c content, must, aim 
 		if err != nil {
 			return err
 		}
-		sides := []side{s.nodeSide("umbra", self)}
+		sides := []side{s.nodeSide(ourSide, self)}
 		for _, p := range copyTools {
 			sides = append(sides, side{p.name, nil, func(ctx context.Context) (float64, error) { return s.peerSync(ctx, p) }})
 		}
@@ -64,8 +64,8 @@ func plainSync(ctx context.Context, b *bench, name string, c content, must, aim 
 		if err != nil {
 			return err
 		}
-		best := bestOf(got)
-		b.faster(fmt.Sprintf("%s, %d GiB", name, c.size/gib), got["umbra"], got[best], best, must, aim)
+		best := got.bestPeer()
+		b.faster(fmt.Sprintf("%s, %d GiB", name, c.size/gib), got[ourSide], got[best], best, must, aim)
 		return nil
 	})
 }
@@ -90,17 +90,6 @@ func (s *site) compareBuilds(ctx context.Context) error {
 
 func (s *site) nodeSide(name, build string) side {
 	return side{name, nil, func(ctx context.Context) (float64, error) { return s.nodeSync(ctx, build) }}
-}
-
-// bestOf is the fastest of the peers.
-func bestOf(got samples) string {
-	best := ""
-	for _, p := range copyTools {
-		if best == "" || quantile(got[p.name], 0.5) < quantile(got[best], 0.5) {
-			best = p.name
-		}
-	}
-	return best
 }
 
 // nodeSync measures from the assignment to the durable recovery point; the backup job begins and ends within it.
