@@ -53,7 +53,7 @@ func (d *diary) change(kind Kind, pair string, value int) error {
 
 // live makes changes until one fails, or to the end. Pages are taken and given back, since some records are long gone.
 func (d *diary) live() error {
-	for n := range 24 {
+	for n := range 14 {
 		value := n + 1
 		if n%5 == 4 {
 			value = 0

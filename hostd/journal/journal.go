@@ -84,7 +84,15 @@ func prepare(tx *bbolt.Tx) error {
 
 func (j *Journal) view(fn func(*bbolt.Tx) error) error { return corrupt(j.db.View(fn)) }
 
-func (j *Journal) update(fn func(*bbolt.Tx) error) error { return corrupt(j.db.Update(fn)) }
+// update commits twice, the second time without a change. bbolt keeps two states, and opens the older one when the page that leads to
+// the newer one is damaged; then that one has every promise too.
+func (j *Journal) update(fn func(*bbolt.Tx) error) error {
+	err := j.db.Update(fn)
+	if err == nil {
+		err = j.db.Update(func(*bbolt.Tx) error { return nil })
+	}
+	return corrupt(err)
+}
 
 func corrupt(err error) error {
 	if errors.Is(err, boltfile.ErrCorrupt) {

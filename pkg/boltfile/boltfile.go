@@ -4,6 +4,7 @@
 //   - Open reads the structure of every page before bbolt follows it: one that was cut, or of which a bit has flipped, is an
 //     ErrCorrupt, where bbolt would hang, fault, or leave out what a page held. Keys and values are the user's to check, and
 //     that every bucket is there.
+//   - A last transaction that may be missing, since the page that led to it was damaged, is told.
 //   - What goes wrong in a page later is an ErrCorrupt too, and no transaction is begun from then on.
 package boltfile
 
@@ -34,6 +35,7 @@ const lockRetry = 50 * time.Millisecond
 type DB struct {
 	bolt   *bbolt.DB
 	file   *os.File
+	behind bool
 	broken atomic.Pointer[error] // what bbolt did not get over
 }
 
@@ -52,7 +54,7 @@ func Open(ctx context.Context, path string, mode os.FileMode, o bbolt.Options) (
 			return nil, err
 		}
 		if err = lock(ctx, db.file, o.Timeout); err == nil {
-			err = check(db.file)
+			db.behind, err = check(db.file)
 		}
 		if err != nil {
 			return nil, errors.Join(err, db.file.Close())
@@ -111,6 +113,9 @@ func (d *DB) Broken() error {
 	}
 	return nil
 }
+
+// Behind says that one of the two states that bbolt keeps was damaged when the database was opened, so that its last transaction may be missing.
+func (d *DB) Behind() bool { return d.behind }
 
 // Bolt is the database itself, for tests that reach below this package.
 func (d *DB) Bolt() *bbolt.DB { return d.bolt }

@@ -17,18 +17,18 @@ const depthMax = 32
 // check holds every page that the newest state refers to against bbolt's rules: it lies in the file, is referred to once, is of
 // its kind and says its own number, what is in it lies one after another, and its keys are in order. Each page that nothing
 // refers to has to be in the list of free pages, and no other. So a page that was left out, taken for another or cut short
-// is noticed. The file must not change meanwhile.
-func check(file *os.File) (err error) {
+// is noticed. behind is newestMeta's. The file must not change meanwhile.
+func check(file *os.File) (behind bool, err error) {
 	st, err := file.Stat()
 	if err != nil {
-		return err
+		return false, err
 	}
 	if st.Size() == 0 {
-		return fmt.Errorf("%w: it is empty", ErrCorrupt)
+		return false, fmt.Errorf("%w: it is empty", ErrCorrupt)
 	}
 	b, err := unix.Mmap(int(file.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
-		return fmt.Errorf("map database: %w", err)
+		return false, fmt.Errorf("map database: %w", err)
 	}
 	defer func() { err = errors.Join(err, unix.Munmap(b)) }()
 	// A page that cannot be read is a fault of the memory that it is mapped to.
@@ -41,19 +41,19 @@ func check(file *os.File) (err error) {
 	return checkPages(b)
 }
 
-func checkPages(b []byte) error {
-	m, err := newestMeta(b)
+func checkPages(b []byte) (behind bool, err error) {
+	m, behind, err := newestMeta(b)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if m.pages > uint64(len(b))/m.pageSize {
-		return fmt.Errorf("%w: %d bytes long, its %d pages have more", ErrCorrupt, len(b), m.pages)
+		return false, fmt.Errorf("%w: %d bytes long, its %d pages have more", ErrCorrupt, len(b), m.pages)
 	}
 	c := &checker{b: b, meta: m, seen: make([]bool, m.pages)}
 	if err := c.tree(m.root, nil, nil, 0); err != nil {
-		return err
+		return false, err
 	}
-	return c.freeList()
+	return behind, c.freeList()
 }
 
 type checker struct {

@@ -39,21 +39,23 @@ type meta struct {
 	tx                uint64
 }
 
-// newestMeta finds the state that bbolt opens: the newer one of the two that is whole.
-func newestMeta(b []byte) (meta, error) {
+// newestMeta finds the state that bbolt opens: the newer one of the two that is whole. behind says that the other one is not whole,
+// and may have been the newer.
+func newestMeta(b []byte) (m meta, behind bool, err error) {
 	m, ok := readMeta(b, 0)
 	if ok {
-		if other, whole := readMeta(b, m.pageSize); whole && other.tx > m.tx {
+		other, whole := readMeta(b, m.pageSize)
+		if whole && other.tx > m.tx {
 			m = other
 		}
-		return m, nil
+		return m, !whole, nil
 	}
 	for at := uint64(pageBytesMin); at <= pageBytesMax; at *= 2 {
 		if m, ok = readMeta(b, at); ok && m.pageSize == at {
-			return m, nil
+			return m, true, nil
 		}
 	}
-	return m, fmt.Errorf("%w: none of its first two pages is whole", ErrCorrupt)
+	return m, false, fmt.Errorf("%w: none of its first two pages is whole", ErrCorrupt)
 }
 
 func readMeta(b []byte, at uint64) (m meta, ok bool) {

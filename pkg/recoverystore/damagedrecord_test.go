@@ -1,9 +1,11 @@
 package recoverystore
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -143,6 +145,50 @@ func TestAnUnreadableDraftCountsAsNoCoverage(t *testing.T) {
 			}
 			w.checkWhatIsLeft()
 		})
+	}
+}
+
+// Of the two states that bbolt keeps the newer one is lost. It had the progress of the draft.
+func TestAnIndexThatFallsBackByATransactionHasTheDisksCompared(t *testing.T) {
+	w := lived(t)
+	w.altered = true
+	flipNewestState(t, filepath.Join(w.dir, indexFileName), 1<<3)
+	for range 2 {
+		w.mustOpen()
+		if got := w.s.Draft(); got.Coverage.Checkpoint != "" || len(got.Coverage.Through) != 0 || got.Seq != 5 {
+			t.Errorf("draft %+v", got)
+		}
+		w.checkPoints()
+		w.checkNothingLeaks()
+		if err := errors.Join(w.s.fsck(), w.close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// flipNewestState flips bits of the number of bbolt's newest transaction.
+func flipNewestState(t *testing.T, path string, flip uint64) {
+	t.Helper()
+	index, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const numberAt = 16 + 48 // after the page's header
+	var number uint64
+	var at int64
+	var raw [8]byte
+	for _, page := range []int64{0, int64(os.Getpagesize())} {
+		if _, err := index.ReadAt(raw[:], page+numberAt); err != nil {
+			t.Fatal(err)
+		}
+		if n := binary.NativeEndian.Uint64(raw[:]); n > number {
+			number, at = n, page+numberAt
+		}
+	}
+	binary.NativeEndian.PutUint64(raw[:], number^flip)
+	_, err = index.WriteAt(raw[:], at)
+	if err := errors.Join(err, index.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -104,7 +104,10 @@ func (x *index) prepare() error {
 			if err := checkFormat(meta); err != nil {
 				return err
 			}
-			return checkBuckets(tx)
+			if err := checkBuckets(tx); err != nil || !x.db.Behind() {
+				return err
+			}
+			return fallBack(tx)
 		}
 		if key, _ := tx.Cursor().First(); key != nil {
 			return fmt.Errorf("%w: no bucket %s", ErrCorruptIndex, bucketMeta)
@@ -119,6 +122,19 @@ func (x *index) prepare() error {
 		}
 		return tx.Bucket(bucketMeta).Put(keyFormat, uintValue(FormatVersion))
 	})
+}
+
+// fallBack makes the best of an index whose last transaction is missing: what the main host was told to be stored may not be. So the
+// disks are compared again, and the scrub begins anew.
+func fallBack(tx *bbolt.Tx) error {
+	var draft draftRecord
+	if found, err := getRecord(tx.Bucket(bucketDraft), keyDraft, &draft); errors.Is(err, ErrCorruptIndex) || !found {
+		return nil // no coverage either
+	} else if err != nil {
+		return err
+	}
+	draft.Coverage = Coverage{}
+	return errors.Join(putRecord(tx.Bucket(bucketDraft), keyDraft, draft), tx.Bucket(bucketMeta).Delete(keyScrub))
 }
 
 func checkBuckets(tx *bbolt.Tx) error {
