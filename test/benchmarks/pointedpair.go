@@ -31,17 +31,11 @@ type pointedPair struct {
 // preparePoints makes the pair.
 func (s *site) preparePoints(ctx context.Context) (*pointedPair, error) {
 	spec := lab.GuestSpec{Name: pointedServer, DiskBytes: []int64{pointedBytes}, RecordsPerSecond: -1}
-	if err := s.Main.DefineGuest(ctx, spec); err != nil {
+	if err := s.startGuest(ctx, spec); err != nil {
 		return nil, err
 	}
 	definition, err := s.Main.Virsh(ctx, "dumpxml", "--inactive", pointedServer)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := s.Main.StartGuest(ctx, pointedServer, bootMax); err != nil {
-		return nil, err
-	}
-	if err := s.waitListed(ctx, pointedServer); err != nil {
 		return nil, err
 	}
 	p := &pointedPair{}

@@ -71,5 +71,12 @@ func (b *bench) compare(r result, ours, theirs []float64, t target, ratio func(o
 	b.results = append(b.results, r)
 }
 
+// overall has the last result judged by a figure of all measurements together, where the median of the single ones says too little.
+func (b *bench) overall(figure float64) {
+	last := &b.results[len(b.results)-1]
+	last.Ratio = figure
+	last.Holds = target{last.MustReach, last.AimFor, last.Sense}.holds(figure)
+}
+
 // remark adds a note to the last result.
 func (b *bench) remark(text string) { b.results[len(b.results)-1].Note = text }
