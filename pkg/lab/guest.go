@@ -30,6 +30,7 @@ type GuestSpec struct {
 	RecordsPerSecond int   // 25 when 0; negative writes none
 	RateBytes        int64 // bytes a second to write, rounded up to whole blocks a record; one block a record when 0
 	AnnounceEvery    int   // 1 when 0
+	MeasureWrites    bool  // instead: write without a pause, one block a record, and say every second how long the writes took
 
 	Address netip.Prefix // gives it an interface with this address; without one it has an interface and no address
 }
@@ -129,6 +130,9 @@ func (s *GuestSpec) settings() []string {
 	words := []string{
 		fmt.Sprintf("umbra.rate=%d", max(0, s.RecordsPerSecond)),
 		fmt.Sprintf("umbra.announce=%d", max(1, s.AnnounceEvery)),
+	}
+	if s.MeasureWrites {
+		words = append(words, "umbra.measure=1")
 	}
 	if s.Address.IsValid() {
 		words = append(words, "umbra.address="+s.Address.String())

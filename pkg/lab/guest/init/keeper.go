@@ -25,6 +25,9 @@ func (k *keeper) keep(ctx context.Context, writer *ledger.Writer) error {
 		<-ctx.Done()
 		return nil
 	}
+	if k.settings.measure {
+		return k.measure(ctx, writer)
+	}
 	beat := time.NewTicker(time.Second / time.Duration(k.settings.rate))
 	defer beat.Stop()
 	for {
@@ -44,4 +47,26 @@ func (k *keeper) keep(ctx context.Context, writer *ledger.Writer) error {
 			k.announced.Store(k.last)
 		}
 	}
+}
+
+// measureEvery is how often a guest that measures says what it has measured.
+const measureEvery = time.Second
+
+// measure writes one record after the other, without a pause, and says how long they took.
+func (k *keeper) measure(ctx context.Context, writer *ledger.Writer) error {
+	took, said := ledger.Latencies{}, time.Now()
+	for ctx.Err() == nil {
+		began := time.Now()
+		if err := writer.Write(k.last + 1); err != nil {
+			return err
+		}
+		k.last++
+		now := time.Now()
+		took.Add(now.Sub(began))
+		if now.Sub(said) >= measureEvery {
+			fmt.Println(took.Line())
+			took, said = ledger.Latencies{}, now
+		}
+	}
+	return nil
 }

@@ -6,6 +6,7 @@
 //
 //	umbra.rate=25            records a second; 0 writes none
 //	umbra.announce=1         announce every so many records
+//	umbra.measure=1          write without a pause and say every second how long the writes took
 //	umbra.address=IP/BITS    give the first network interface this address and answer probes
 package main
 

@@ -12,6 +12,7 @@ type settings struct {
 	rate     uint64 // records a second
 	announce uint64 // one announcement for so many records
 	address  netip.Prefix
+	measure  bool // write without a pause and say how long each write takes, instead of keeping a rate
 }
 
 func parseSettings(line string) (settings, error) {
@@ -26,6 +27,8 @@ func parseSettings(line string) (settings, error) {
 			s.announce, err = strconv.ParseUint(value, 10, 32)
 		case "umbra.address":
 			s.address, err = netip.ParsePrefix(value)
+		case "umbra.measure":
+			s.measure, err = strconv.ParseBool(value)
 		}
 		if err != nil {
 			return settings{}, fmt.Errorf("kernel command line, %s: %w", word, err)

@@ -6,8 +6,8 @@ import (
 )
 
 func TestSettingsComeFromTheKernelsCommandLine(t *testing.T) {
-	got, err := parseSettings("BOOT_IMAGE=vmlinuz quiet umbra.rate=50 umbra.announce=10 umbra.address=198.19.0.10/24 initrd=initrd\n")
-	want := settings{rate: 50, announce: 10, address: netip.MustParsePrefix("198.19.0.10/24")}
+	got, err := parseSettings("BOOT_IMAGE=vmlinuz quiet umbra.rate=50 umbra.announce=10 umbra.address=198.19.0.10/24 umbra.measure=1 initrd=initrd\n")
+	want := settings{rate: 50, announce: 10, address: netip.MustParsePrefix("198.19.0.10/24"), measure: true}
 	if err != nil || got != want {
 		t.Fatalf("%+v, %v, want %+v", got, err, want)
 	}
@@ -21,7 +21,7 @@ func TestSettingsThatAreNotGivenHaveDefaults(t *testing.T) {
 }
 
 func TestSettingsThatMakeNoSenseAreRefused(t *testing.T) {
-	for _, line := range []string{"umbra.rate=fast", "umbra.announce=-1", "umbra.address=198.19.0.10"} {
+	for _, line := range []string{"umbra.rate=fast", "umbra.announce=-1", "umbra.address=198.19.0.10", "umbra.measure=much"} {
 		if got, err := parseSettings(line); err == nil {
 			t.Errorf("%s became %+v", line, got)
 		}
