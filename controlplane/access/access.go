@@ -38,6 +38,8 @@ type Caller struct {
 	// HostID is the host's id, and Generation that of its certificate, for a Host.
 	HostID     string
 	Generation uint64
+	// Local: the call came over the unix socket.
+	Local bool
 }
 
 var nobody = Caller{Kind: Nobody, Name: "nobody"}
@@ -52,6 +54,8 @@ func (c Caller) may(needs Permission) bool {
 		return c.Kind == Plane
 	case Joining:
 		return c.Kind == Joiner
+	case Local:
+		return c.Local
 	case Nothing:
 		return false
 	}

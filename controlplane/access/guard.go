@@ -105,7 +105,7 @@ func (g *Guard) stream(server any, stream grpc.ServerStream, info *grpc.StreamSe
 // is nobody; whoever shows something that is not valid is refused, also where nobody may call.
 func (g *Guard) authenticate(ctx context.Context) (Caller, error) {
 	if uid, ok := identity.LocalUser(ctx); ok {
-		return Caller{Kind: Person, Name: fmt.Sprintf("local:%d", uid), Roles: []Role{Administrator}}, nil
+		return Caller{Kind: Person, Name: fmt.Sprintf("local:%d", uid), Roles: []Role{Administrator}, Local: true}, nil
 	}
 	shown, err := identity.PeerOf(ctx)
 	caller := nobody

@@ -56,6 +56,8 @@ func RuleOf(method string) Rule {
 	case umbrav1.PeerService_Observe_FullMethodName,
 		umbrav1.PeerService_Ask_FullMethodName:
 		return Rule{Needs: PlaneOnly}
+	case umbrav1.BackupService_GetBackup_FullMethodName:
+		return Rule{Needs: Local}
 	case umbrav1.AuditService_ListAuditEvents_FullMethodName:
 		return Rule{Needs: ReadAudit}
 	case healthgrpc.Health_Check_FullMethodName,

@@ -18,6 +18,7 @@ const (
 	DeletePoints                   // delete recovery points by failing over, beside what the method itself needs
 	Enrol                          // let hosts and people in, and take that back
 	ReadAudit                      // read the audit log
+	Local                          // be on the control plane's machine, with the right to open its socket; no role gives that
 )
 
 // Role is a set of permissions.

@@ -1,5 +1,5 @@
-// Package api is the gRPC edge of the control plane: FailoverService, ProtectionService, HostService, IdentityService and
-// AuditService. Who may call what is decided before, in package access. It checks requests, translates between the API's messages and the types of package drpair, and turns errors into statuses.
+// Package api is the gRPC edge of the control plane: FailoverService, ProtectionService, HostService, IdentityService,
+// AuditService and BackupService. Who may call what is decided before, in package access. It checks requests, translates between the API's messages and the types of package drpair, and turns errors into statuses.
 // It decides nothing about pairs: what a state allows is asked of drpair, and what is stored is stored by the engine
 // of package reconcile.
 //
@@ -10,6 +10,7 @@ package api
 
 import (
 	"context"
+	"io"
 	"iter"
 	"log/slog"
 	"time"
@@ -34,6 +35,7 @@ type Store interface {
 	Operation(ctx context.Context, id string) (drpair.Operation, error)
 	Operations(ctx context.Context, pair string, pageSize int, token string) ([]drpair.Operation, string, error)
 	ChangesSince(ctx context.Context, revision int64) (store.Changes, error)
+	History(ctx context.Context) (string, error)
 	AuditEvents(ctx context.Context, pageSize int, token string) ([]store.AuditEvent, string, error)
 }
 
@@ -81,7 +83,7 @@ type Hosts interface {
 	Refresh(ctx context.Context, host string) error
 }
 
-// Deps is what the services work with. All are required.
+// Deps is what the services work with. All but Backup are required.
 type Deps struct {
 	Store    Store
 	Cache    Cache
@@ -91,6 +93,8 @@ type Deps struct {
 	Clock    clock.Clock
 	Log      *slog.Logger
 	Office   Office
+	// Backup writes the control plane's state. Nil where it cannot be saved.
+	Backup func(ctx context.Context, to io.Writer) error
 }
 
 // Register adds the services to a server, which must have been made with Interceptors.
@@ -100,4 +104,5 @@ func Register(registrar grpc.ServiceRegistrar, deps Deps) {
 	umbrav1.RegisterHostServiceServer(registrar, &hostService{Deps: deps})
 	umbrav1.RegisterIdentityServiceServer(registrar, &identityService{Deps: deps})
 	umbrav1.RegisterAuditServiceServer(registrar, &auditService{Deps: deps})
+	umbrav1.RegisterBackupServiceServer(registrar, &backupService{Deps: deps})
 }

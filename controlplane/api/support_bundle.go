@@ -46,7 +46,8 @@ func (s *failoverService) GetSupportBundle(request *umbrav1.GetSupportBundleRequ
 	if err != nil {
 		return err
 	}
-	return writeBundle(&chunkWriter{stream: stream}, files, s.Clock.Now())
+	to := &chunkWriter{send: func(chunk []byte) error { return stream.Send(&umbrav1.GetSupportBundleResponse{Chunk: chunk}) }}
+	return writeBundle(to, files, s.Clock.Now())
 }
 
 // bundle collects the files.
@@ -147,7 +148,7 @@ func writeBundle(to *chunkWriter, files []*umbrav1.DiagnosticsFile, now time.Tim
 
 // chunkWriter sends what is written to it in chunks.
 type chunkWriter struct {
-	stream umbrav1.FailoverService_GetSupportBundleServer
+	send   func([]byte) error
 	buffer bytes.Buffer
 }
 
@@ -170,5 +171,5 @@ func (w *chunkWriter) flush() error {
 
 // sendNext sends a copy: gRPC may keep what it is given, and the buffer is used again.
 func (w *chunkWriter) sendNext(n int) error {
-	return w.stream.Send(&umbrav1.GetSupportBundleResponse{Chunk: bytes.Clone(w.buffer.Next(n))})
+	return w.send(bytes.Clone(w.buffer.Next(n)))
 }

@@ -21,7 +21,7 @@ const (
 	figuresBeat = time.Second
 	// bookmarkBeat is how often a watcher of which no pair changes learns a newer resume token.
 	bookmarkBeat = 30 * time.Second
-	// tokenPrefix marks what a resume token says: a revision of the store.
+	// tokenPrefix marks what a resume token says: a revision of the store, and in which life of its records.
 	tokenPrefix = "revision:"
 )
 
@@ -30,6 +30,8 @@ type pairWatch struct {
 	*failoverService
 	stream umbrav1.FailoverService_WatchDRPairsServer
 	only   map[string]bool // nil for all
+	// history is the life of the records that revisions are of.
+	history string
 	// revision is that up to which everything has been sent; 0 while the snapshot is not complete.
 	revision int64
 }
@@ -82,15 +84,19 @@ func (w *pairWatch) wants(id string) bool { return w.only == nil || w.only[id] }
 
 // begin sends every pair, or what changed since the token.
 func (w *pairWatch) begin(ctx context.Context, token string) error {
+	var err error
+	if w.history, err = w.Store.History(ctx); err != nil {
+		return err
+	}
 	if token == "" {
 		return w.snapshot()
 	}
-	since, err := parseResumeToken(token)
+	since, history, err := parseResumeToken(token)
 	if err != nil {
 		return err
 	}
 	changes, err := w.Store.ChangesSince(ctx, since)
-	if errors.Is(err, store.ErrCompacted) {
+	if errors.Is(err, store.ErrCompacted) || err == nil && history != w.history {
 		return refusal.New(codes.OutOfRange, umbrav1.ErrorReason_ERROR_REASON_RESUME_TOKEN_EXPIRED, nil,
 			"the history since this resume token is not kept any more: watch again without it")
 	}
@@ -217,21 +223,26 @@ func (w *pairWatch) sendDeleted(id, uid string) error {
 func (w *pairWatch) send(kind umbrav1.WatchKind, pair *umbrav1.DRPair) error {
 	message := &umbrav1.WatchDRPairsResponse{Kind: kind, DrPair: pair}
 	if w.revision > 0 {
-		message.ResumeToken = resumeToken(w.revision)
+		message.ResumeToken = resumeToken(w.revision, w.history)
 	}
 	return w.stream.Send(message)
 }
 
-func resumeToken(revision int64) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(tokenPrefix + strconv.FormatInt(revision, 10)))
+func resumeToken(revision int64, history string) string {
+	token := tokenPrefix + strconv.FormatInt(revision, 10)
+	if history != "" {
+		token += ":" + history
+	}
+	return base64.RawURLEncoding.EncodeToString([]byte(token))
 }
 
-func parseResumeToken(token string) (int64, error) {
+func parseResumeToken(token string) (revision int64, history string, err error) {
 	decoded, err := base64.RawURLEncoding.DecodeString(token)
-	digits, ok := strings.CutPrefix(string(decoded), tokenPrefix)
+	numbered, ok := strings.CutPrefix(string(decoded), tokenPrefix)
+	digits, history, _ := strings.Cut(numbered, ":")
 	revision, numberErr := strconv.ParseInt(digits, 10, 64)
 	if err != nil || !ok || numberErr != nil || revision < 1 {
-		return 0, invalid("resume_token", "is not a resume_token of this stream")
+		return 0, "", invalid("resume_token", "is not a resume_token of this stream")
 	}
-	return revision, nil
+	return revision, history, nil
 }

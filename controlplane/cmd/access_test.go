@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"people":         {"viewer", "operator", "administrator", "local"},
 	"operators":      {"operator", "administrator", "local"},
 	"administrators": {"administrator", "local"},
+	"the socket":     {"local"},
 }
 
 var whoMayCall = map[string]string{
@@ -64,6 +65,7 @@ var whoMayCall = map[string]string{
 	"umbra.v1.PeerService/Observe":                                  "control planes",
 	"umbra.v1.PeerService/Ask":                                      "control planes",
 	"umbra.v1.AuditService/ListAuditEvents":                         "administrators",
+	"umbra.v1.BackupService/GetBackup":                              "the socket",
 	"grpc.health.v1.Health/Check":                                   "anyone",
 	"grpc.health.v1.Health/List":                                    "anyone",
 	"grpc.health.v1.Health/Watch":                                   "anyone",

@@ -18,7 +18,7 @@ import (
 func TestTheFirstStartMakesAnAuthorityAndAnAdministratorAndLaterOnesKeepThem(t *testing.T) {
 	s := &site{stateDir: t.TempDir()}
 	s.socket = filepath.Join(s.stateDir, "api.sock")
-	f := flags{StateDir: s.stateDir, Listen: "127.0.0.1:0", UnixSocket: s.socket, Lease: time.Second}
+	f := flags{recordsFlags: recordsFlags{StateDir: s.stateDir}, Listen: "127.0.0.1:0", UnixSocket: s.socket, Lease: time.Second}
 	folder := filepath.Join(s.stateDir, "administrator")
 	var firstKey []byte
 	for life := range 2 {

@@ -39,6 +39,9 @@ Examples:
 type commands struct {
 	Serve             flags                  `cmd:"" default:"withargs" help:"Run the control plane."`
 	ClientCertificate clientCertificateFlags `cmd:"" help:"Make a key here, and have the control plane certify it for a person or a service."`
+	Backup            backupFlags            `cmd:"" help:"Save the state of the running control plane in a file. Who has the file has the authority's key."`
+	Restore           restoreFlags           `cmd:"" help:"Make the state of a new control plane from a backup. No control plane may run on it meanwhile."`
+	MarkRestored      recordsFlags           `cmd:"" help:"Say that the records in etcd were restored by other means, such as a snapshot of etcd, before a control plane starts on them."`
 }
 
 // own is where the flags may be given as well with which the control plane runs.
@@ -46,7 +49,7 @@ var own = settings.Settings{Default: "/etc/umbra/controlplane.yaml", Command: "s
 
 type flags struct {
 	settings.Flags
-	StateDir   string   `help:"Folder of the embedded etcd, of the first administrator's credentials, and of the audit file." default:"/var/lib/umbra-controlplane" placeholder:"DIR"`
+	recordsFlags
 	Listen     string   `help:"Address for hosts and clients, with TLS." placeholder:"ADDRESS:PORT"`
 	ServerName []string `help:"Further host name or address that clients reach this control plane by. May be given several times." placeholder:"NAME"`
 	PeerAddr   string   `name:"peer-address" help:"Address at which other control planes on the same etcd reach this one, if --listen is not it." placeholder:"ADDRESS:PORT"`
@@ -58,15 +61,19 @@ type flags struct {
 	OIDC                access.OIDCFlags `embed:"" prefix:"oidc-"`
 	AuditFile           string           `help:"File that the audit events of this control plane are appended to, as JSON lines. Without it, audit.jsonl in the state folder." placeholder:"FILE"`
 
-	EtcdEndpoint []string `help:"Endpoint of an external etcd cluster. May be given several times. Without it, etcd runs inside this process." placeholder:"URL"`
-	EtcdCert     string   `help:"Client certificate for the external cluster." placeholder:"FILE"`
-	EtcdKey      string   `help:"Its private key." placeholder:"FILE"`
-	EtcdCA       string   `name:"etcd-ca" help:"Authority of the external cluster." placeholder:"FILE"`
-
 	Lease   time.Duration      `help:"How long a host may be silent before it counts as not connected." default:"15s"`
 	Metrics string             `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
 	Traces  bool               `help:"Export traces by OTLP over gRPC, to where the standard OTEL_* variables say; https://localhost:4317 if they say nothing."`
 	Log     telemetry.LogFlags `embed:"" prefix:"log-"`
+}
+
+// recordsFlags say where the state is.
+type recordsFlags struct {
+	StateDir     string   `help:"Folder of the embedded etcd, of the first administrator's credentials, and of the audit file." default:"/var/lib/umbra-controlplane" placeholder:"DIR"`
+	EtcdEndpoint []string `help:"Endpoint of an external etcd cluster. May be given several times. Without it, etcd runs inside this process." placeholder:"URL"`
+	EtcdCert     string   `help:"Client certificate for the external cluster." placeholder:"FILE"`
+	EtcdKey      string   `help:"Its private key." placeholder:"FILE"`
+	EtcdCA       string   `name:"etcd-ca" help:"Authority of the external cluster." placeholder:"FILE"`
 }
 
 func main() {
@@ -75,10 +82,19 @@ func main() {
 	log := c.Serve.Log.New(os.Stderr)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
-	if chosen.Command() == "client-certificate" {
+	switch chosen.Command() {
+	case "client-certificate":
 		err = clientCertificate(ctx, c.ClientCertificate)
-	} else if err = run(ctx, c.Serve, log); err != nil {
-		log.Error("the control plane has stopped", "error", err)
+	case "backup <file>":
+		err = saveBackup(ctx, c.Backup)
+	case "restore <file>":
+		err = restore(ctx, c.Restore, log)
+	case "mark-restored":
+		err = markRestored(ctx, c.MarkRestored, log)
+	default:
+		if err = run(ctx, c.Serve, log); err != nil {
+			log.Error("the control plane has stopped", "error", err)
+		}
 	}
 	stop()
 	if err != nil {

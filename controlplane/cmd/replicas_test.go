@@ -42,7 +42,7 @@ func startReplicas(t *testing.T, change ...func(*embed.Config)) *replicas {
 	for i := range r.addresses {
 		r.addresses[i] = freeAddress(t)
 		start(t, flags{
-			StateDir: t.TempDir(), EtcdEndpoint: []string{endpoint}, Listen: r.addresses[i], AuthorityCert: cert, AuthorityKey: key, Lease: patience,
+			recordsFlags: recordsFlags{StateDir: t.TempDir(), EtcdEndpoint: []string{endpoint}}, Listen: r.addresses[i], AuthorityCert: cert, AuthorityKey: key, Lease: patience,
 		})
 		r.clients[i] = umbrav1.NewFailoverServiceClient(r.as(t, identity.Client("administrator", "engineer"), i))
 	}

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/umbra-dr/umbra/controlplane/api"
+	"github.com/umbra-dr/umbra/controlplane/backup"
 	"github.com/umbra-dr/umbra/controlplane/embedded"
 	"github.com/umbra-dr/umbra/controlplane/observed"
 	"github.com/umbra-dr/umbra/controlplane/peer"
@@ -46,7 +47,10 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 		return err
 	}
 	defer traces.Close()
-	client, stop, err := openEtcd(ctx, f, log)
+	if err := backup.CheckDir(f.StateDir); err != nil {
+		return err
+	}
+	client, stop, err := openEtcd(ctx, f.recordsFlags, log)
 	if err != nil {
 		return err
 	}
@@ -89,7 +93,7 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	gatherer, calls := figures(f, measured{cache, hosts, engine, present, gate.own, traces})
 	deps := api.Deps{
 		Store: records, Cache: cache, Engine: engine, Observed: hosts, Hosts: sessions, Clock: clock.System, Log: log,
-		Office: gate.office,
+		Office: gate.office, Backup: saver(records, f.StateDir),
 	}
 	group.Go(func() error { return engine.Run(ctx) })
 	group.Go(func() error { return sessions.Run(ctx) })
@@ -115,7 +119,7 @@ func presenceTTL(f flags) time.Duration {
 }
 
 // openEtcd connects to the external cluster if one is named, and otherwise starts etcd inside this process.
-func openEtcd(ctx context.Context, f flags, log *slog.Logger) (*clientv3.Client, func() error, error) {
+func openEtcd(ctx context.Context, f recordsFlags, log *slog.Logger) (*clientv3.Client, func() error, error) {
 	if len(f.EtcdEndpoint) == 0 {
 		ctx, cancel := context.WithTimeout(ctx, startTimeout)
 		defer cancel()

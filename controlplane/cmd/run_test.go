@@ -24,7 +24,7 @@ func TestItServesOnAnExternalEtcdAsOnItsOwn(t *testing.T) {
 	for name, endpoints := range map[string][]string{"embedded": nil, "external": {externalEtcd(t)}} {
 		t.Run(name, func(t *testing.T) {
 			socket := filepath.Join(t.TempDir(), "api.sock")
-			start(t, flags{StateDir: t.TempDir(), UnixSocket: socket, EtcdEndpoint: endpoints, Lease: time.Second})
+			start(t, flags{recordsFlags: recordsFlags{StateDir: t.TempDir(), EtcdEndpoint: endpoints}, UnixSocket: socket, Lease: time.Second})
 			conn := dial(t, "unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()

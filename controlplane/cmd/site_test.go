@@ -32,7 +32,7 @@ func newSite(t *testing.T, change ...func(*flags)) *site {
 	if s.authority, err = identity.NewAuthority(time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	f := flags{StateDir: s.stateDir, Listen: "127.0.0.1:0", UnixSocket: s.socket, Lease: time.Second}
+	f := flags{recordsFlags: recordsFlags{StateDir: s.stateDir}, Listen: "127.0.0.1:0", UnixSocket: s.socket, Lease: time.Second}
 	f.AuthorityCert, f.AuthorityKey = authorityFiles(t, s.authority)
 	for _, change := range change {
 		change(&f)

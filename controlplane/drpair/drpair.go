@@ -83,6 +83,10 @@ type Pair struct {
 	ShadowDeleted bool `json:",omitempty"`
 	// WasCommitted: the pair was committed before it was deleted, so the main server stays fenced.
 	WasCommitted bool `json:",omitempty"`
+
+	// Restored: the record is from a backup or was rebuilt, and the hosts have not said yet what they hold. They go on with
+	// that, and are told nothing else, until a HostsHold.
+	Restored bool `json:",omitempty"`
 }
 
 // Main is the protected server. Host is the host's id.

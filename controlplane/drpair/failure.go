@@ -22,6 +22,7 @@ const (
 	ReasonDeadline          Reason = "DEADLINE"
 	ReasonNoSpace           Reason = "NO_SPACE"
 	ReasonSuperseded        Reason = "SUPERSEDED"
+	ReasonRestored          Reason = "RECORDS_RESTORED"
 )
 
 // Failure is why something failed, told so that a person can act on it.
@@ -49,6 +50,7 @@ func (f *Failure) same(other *Failure) bool {
 const (
 	codeCancelled        = 1
 	codeDeadlineExceeded = 4
+	codeAborted          = 10
 	codeUnavailable      = 14
 )
 

@@ -28,7 +28,7 @@ type MainReported struct {
 func (e MainReported) apply(rec Record, now time.Time) (Change, error) {
 	p := &rec.Pair
 	switch {
-	case e.Epoch != p.Epoch:
+	case e.Epoch != p.Epoch, p.Restored:
 		return unchanged(rec), nil
 	case p.State == Deleting:
 		if e.Phase != MainReleased || p.MainReleased {
@@ -111,12 +111,13 @@ type ShadowReported struct {
 	Steps          []Step
 	Failure        *Failure
 	RunningAttempt uint64
+	RunningPoint   string
 	HasPoint       bool
 }
 
 func (e ShadowReported) apply(rec Record, now time.Time) (Change, error) {
 	p := &rec.Pair
-	if e.Epoch != p.Epoch {
+	if e.Epoch != p.Epoch || p.Restored {
 		return unchanged(rec), nil
 	}
 	switch p.State {
@@ -172,6 +173,9 @@ func attemptReported(rec Record, e ShadowReported, now time.Time) Change {
 		p.Active, p.Wanted = p.Wanted, nil
 		return changed(settle(rec, FailedOver, OperationSucceeded, nil, now))
 	case ShadowFailed:
+		if p.Active == nil && e.RunningAttempt != 0 && e.RunningPoint != "" { // only after a restore is that not known
+			p.State, p.Active = ChangingRecoveryPoint, &Attempt{Number: e.RunningAttempt, Point: e.RunningPoint}
+		}
 		return changed(attemptFailed(rec, e.Failure, e.RunningAttempt, now))
 	default:
 		return Change{Record: rec, Changed: moved}

@@ -138,6 +138,10 @@ func (e Delete) apply(rec Record, now time.Time) (Change, error) {
 		return Change{}, err
 	}
 	p := &rec.Pair
+	if p.Restored { // what the hosts hold may be worth more than this record
+		rec, superseded := start(rec, e.Request, KindDelete, nil, now)
+		return removed(Change{Record: rec, Superseded: superseded}, now), nil
+	}
 	var superseded *Operation
 	if p.State != Deleting {
 		p.WasCommitted = p.State == Committed

@@ -41,8 +41,11 @@ var table = map[State][]Action{
 
 // Allowed lists the actions that the pair allows now, in the order of Actions. Beyond the table: Failover needs a
 // complete point; a pause that was asked for can be resumed and not asked for again; a pause for another reason can
-// be asked for and not resumed, since it ends by itself.
+// be asked for and not resumed, since it ends by itself. A restored pair can only be deleted: its record, not what the hosts hold.
 func Allowed(p Pair) []Action {
+	if p.Restored {
+		return []Action{ActionDelete}
+	}
 	allowed := make([]Action, 0, len(Actions))
 	for _, action := range table[p.State] {
 		switch {
@@ -82,6 +85,9 @@ func (s State) replicates() bool {
 
 // NextStep tells a person what to do next.
 func NextStep(p Pair) string {
+	if p.Restored {
+		return "Wait until both hosts, the shadow host at least, are connected and have said what they hold: this record is from a backup. Deleting it removes the record and nothing at the hosts."
+	}
 	switch p.State {
 	case InitialSync:
 		return "Wait for the first recovery point; the progress shows how long."

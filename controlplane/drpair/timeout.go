@@ -15,7 +15,7 @@ const (
 // resync takes as long as the disks are large.
 func Budget(rec Record) (step StepKind, budget time.Duration, ok bool) {
 	running := rec.Running()
-	if running == nil {
+	if running == nil || rec.Pair.Restored || len(running.Steps) == 0 {
 		return "", 0, false
 	}
 	// All steps may have ended before the host says that the attempt has: that is waited for with the last one.
@@ -71,6 +71,8 @@ type MainUnreachable struct{}
 func (MainUnreachable) apply(rec Record, now time.Time) (Change, error) {
 	p := &rec.Pair
 	switch {
+	case p.Restored:
+		return unchanged(rec), nil
 	case p.State == FailoverProcessing && p.Stopped && !p.Fence.Settled():
 		return fenceSettled(rec, FenceUnconfirmed,
 			"The main host is not connected. Its replication is refused by epoch; when it returns, the on_main_return policy is applied.", now), nil

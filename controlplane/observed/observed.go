@@ -36,6 +36,8 @@ type Host struct {
 // Main is the last report of a pair's main host. The report is not to be changed.
 type Main struct {
 	Report *umbrav1.MainReport
+	// Held is what the host holds, while it was told to hold; otherwise nil.
+	Held *umbrav1.Held
 	// UID is the pair's: one that was made again under its id has another. Empty if the host did not say.
 	UID string
 	// Generation and Epoch are those of the assignment that the report is about.
@@ -55,6 +57,8 @@ func (m Main) after(host string, session uint64) bool { return m.Host == host &&
 // Shadow is the last report of a pair's shadow host. The report is not to be changed.
 type Shadow struct {
 	Report *umbrav1.ShadowReport
+	// Held is what the host holds, while it was told to hold; otherwise nil.
+	Held *umbrav1.Held
 	// UID is the pair's: one that was made again under its id has another. Empty if the host did not say.
 	UID string
 	// Generation and Epoch are those of the assignment that the report is about.
@@ -182,12 +186,12 @@ func (h *Hosts) keep(host string, session uint64, report *umbrav1.AssignmentRepo
 	h.hosts[host] = known
 	if main := report.GetMain(); main != nil {
 		h.mains[pair] = Main{
-			Report: main, UID: report.GetDrPairUid(), Generation: report.GetGeneration(), Epoch: report.GetEpoch(), Time: now, Host: host, Session: session,
+			Report: main, Held: report.GetHeld(), UID: report.GetDrPairUid(), Generation: report.GetGeneration(), Epoch: report.GetEpoch(), Time: now, Host: host, Session: session,
 		}
 	}
 	if shadow := report.GetShadow(); shadow != nil {
 		h.shadows[pair] = Shadow{
-			Report: shadow, UID: report.GetDrPairUid(), Generation: report.GetGeneration(), Epoch: report.GetEpoch(), Time: now, Host: host, Session: session,
+			Report: shadow, Held: report.GetHeld(), UID: report.GetDrPairUid(), Generation: report.GetGeneration(), Epoch: report.GetEpoch(), Time: now, Host: host, Session: session,
 		}
 	}
 	return true

@@ -96,6 +96,8 @@ func eventName(event drpair.Event) string {
 		return "main host not connected"
 	case drpair.StepTimeout:
 		return "step took too long"
+	case drpair.HostsHold:
+		return "what the hosts hold"
 	default:
 		return "event"
 	}

@@ -24,6 +24,9 @@ func (e *Engine) findings(rec drpair.Record) (found []finding, next time.Time, p
 			next, pending = at, true
 		}
 	}
+	if p.Restored {
+		return e.restored(p, now)
+	}
 	find := func(event drpair.Event, sessions ...store.Session) { found = append(found, finding{event, sessions}) }
 	main, _ := e.Observed.Host(p.Main.Host)
 	unreachableAt := e.goneSince(main).Add(e.UnreachableAfter)

@@ -30,6 +30,7 @@ func shadowReported(shadow observed.Shadow) drpair.ShadowReported {
 		Steps:          steps(shadow.Report.GetSteps()),
 		Failure:        failure(shadow.Report.GetFailure()),
 		RunningAttempt: shadow.Report.GetRunningAttempt(),
+		RunningPoint:   shadow.Report.GetRunningRecoveryPoint(),
 		HasPoint:       shadow.Report.GetRecoveryPointCount() > 0,
 	}
 }

@@ -12,6 +12,9 @@ import (
 func assignmentFor(host string, rec drpair.Record, peer peer) *umbrav1.Assignment {
 	p := rec.Pair
 	assignment := &umbrav1.Assignment{DrPair: p.ID, DrPairUid: p.UID, Generation: p.Generation, Epoch: p.Epoch, TraceParent: p.TraceParent}
+	if p.Restored {
+		return hold(host, p)
+	}
 	if op := rec.Operation; op != nil {
 		assignment.Operation, assignment.TraceParent = op.ID, tracing.OfOperation(op.ID, op.TraceParent).TraceParent()
 	}
@@ -20,6 +23,18 @@ func assignmentFor(host string, rec drpair.Record, peer peer) *umbrav1.Assignmen
 		return assignment
 	}
 	assignment.Role = &umbrav1.Assignment_Shadow{Shadow: shadowAssignment(p, peer)}
+	return assignment
+}
+
+// hold has the host go on with what it was assigned before the record was restored. It has no mode: a host of an earlier version,
+// which knows nothing of this, does nothing for the pair.
+func hold(host string, p drpair.Pair) *umbrav1.Assignment {
+	assignment := &umbrav1.Assignment{DrPair: p.ID, DrPairUid: p.UID, Generation: p.Generation, Epoch: p.Epoch, Hold: true}
+	if p.Main.Host == host {
+		assignment.Role = &umbrav1.Assignment_Main{Main: &umbrav1.MainAssignment{}}
+	} else {
+		assignment.Role = &umbrav1.Assignment_Shadow{Shadow: &umbrav1.ShadowAssignment{}}
+	}
 	return assignment
 }
 

@@ -14,8 +14,8 @@ import (
 
 // What a host says is kept in memory, stored with its pairs and shown with those of others, so it is bounded.
 const (
-	// reportListMax bounds the lists in one report: steps, conditions, causes.
-	reportListMax = 32
+	// reportListMax bounds the lists in one report: steps, conditions, causes. No list of an assignment, which a report may hold, is longer.
+	reportListMax = 64
 	// inventoryBytesMax is some thousand servers. It is also well below what etcd takes as one value.
 	inventoryBytesMax = 512 << 10
 	// dataAddressBytesMax is the longest name of a host, a colon and a port.

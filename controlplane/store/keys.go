@@ -17,6 +17,7 @@ import "strings"
 //	/umbra/identities/{kind}/{name}           which certificates of a host or a client count
 //	/umbra/join-tokens/{id}                   what a join token is good for, until it ends
 //	/umbra/audit/{reversed id}                what somebody did, for auditMemory
+//	/umbra/history                            which life of the records this is: another one after each restore
 const (
 	root           = "/umbra/"
 	pairs          = root + "pairs/"
@@ -32,6 +33,7 @@ const (
 	identities     = root + "identities/"
 	joinTokens     = root + "join-tokens/"
 	audits         = root + "audit/"
+	history        = root + "history"
 )
 
 func pairKey(id string) string           { return pairs + id }

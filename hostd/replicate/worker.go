@@ -231,7 +231,9 @@ func (w *worker) settle() {
 }
 
 // confirmed tells whether the control plane has confirmed the role since this process started.
-func (w *worker) confirmed() bool { return w.cfg.Confirmed == nil || w.cfg.Confirmed() }
+func (w *worker) confirmed() bool {
+	return (w.cfg.Confirmed == nil || w.cfg.Confirmed()) && !w.desired.current().GetHold()
+}
 
 // begun notes that a cycle begins now.
 func (w *worker) begun() { w.startedAt, w.again = w.cfg.Clock.Now(), false }

@@ -15,7 +15,40 @@ type Outbox struct {
 	assigned map[reportKey]struct{} // nil until the first set is known: then everything is kept
 	latest   map[reportKey]*umbrav1.AssignmentReport
 	unsent   map[reportKey]struct{}
+	answers  map[reportKey]answer
 	wake     chan struct{}
+}
+
+// answer tells the control plane what is held of a pair that it has asked about.
+type answer struct {
+	asked *umbrav1.Assignment
+	held  *umbrav1.Held
+}
+
+func (a answer) key() reportKey {
+	return reportKey{pair: a.asked.GetDrPair(), main: a.asked.GetMain() != nil}
+}
+
+// foreign tells whether nothing is held of the pair that was asked about: nothing at all, or what is held is of another pair of that id.
+func (a answer) foreign() bool {
+	held := a.held.GetAssignment()
+	return held == nil || held.GetDrPairUid() != a.asked.GetDrPairUid() || (held.GetMain() != nil) != a.key().main
+}
+
+// in puts the answer into a report of the role. Of a pair that nothing is held of it makes the report, since no role has one.
+func (a answer) in(report *umbrav1.AssignmentReport) *umbrav1.AssignmentReport {
+	if !a.foreign() {
+		report = proto.CloneOf(report)
+		report.Held = a.held
+		return report
+	}
+	report = &umbrav1.AssignmentReport{DrPair: a.asked.GetDrPair(), DrPairUid: a.asked.GetDrPairUid(), Held: a.held}
+	if a.key().main {
+		report.Role = &umbrav1.AssignmentReport_Main{Main: &umbrav1.MainReport{}}
+	} else {
+		report.Role = &umbrav1.AssignmentReport_Shadow{Shadow: &umbrav1.ShadowReport{}}
+	}
+	return report
 }
 
 type reportKey struct {
@@ -54,8 +87,8 @@ func (o *Outbox) resendAll() {
 	o.signal()
 }
 
-// keep forgets the reports of pairs that are not in these sets. It is called before the roles get the sets.
-func (o *Outbox) keep(mains, shadows []*umbrav1.Assignment) {
+// keep forgets the reports of pairs that are not in these sets, and has the answers sent. It is called before the roles get the sets.
+func (o *Outbox) keep(mains, shadows []*umbrav1.Assignment, answers []answer) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.assigned = make(map[reportKey]struct{}, len(mains)+len(shadows))
@@ -71,6 +104,23 @@ func (o *Outbox) keep(mains, shadows []*umbrav1.Assignment) {
 			delete(o.unsent, key)
 		}
 	}
+	o.answers = make(map[reportKey]answer, len(answers))
+	for _, one := range answers {
+		key := one.key()
+		o.answers[key] = one
+		if _, reported := o.latest[key]; reported || one.foreign() {
+			o.unsent[key] = struct{}{}
+			o.signal()
+		}
+	}
+}
+
+// report is what is to be sent of a pair.
+func (o *Outbox) report(key reportKey) *umbrav1.AssignmentReport {
+	if one, asked := o.answers[key]; asked {
+		return one.in(o.latest[key])
+	}
+	return o.latest[key]
 }
 
 // take removes at most so many reports, and not many more bytes than asked for: one report at least, if there is one.
@@ -82,9 +132,11 @@ func (o *Outbox) take(most, bytes int) []*umbrav1.AssignmentReport {
 		if len(batch) == most || bytes <= 0 {
 			break
 		}
-		bytes -= proto.Size(o.latest[key])
-		batch = append(batch, o.latest[key])
 		delete(o.unsent, key)
+		if report := o.report(key); report != nil {
+			bytes -= proto.Size(report)
+			batch = append(batch, report)
+		}
 	}
 	return batch
 }

@@ -82,7 +82,7 @@ func New(cfg Config, outbox *Outbox) *Session {
 	}
 	return &Session{
 		Config: cfg, instance: uuid.NewString(), outbox: outbox,
-		assigned: &assigned{journal: cfg.Journal, log: cfg.Log, set: map[string]*umbrav1.Assignment{}},
+		assigned: newAssigned(cfg.Journal, cfg.Log),
 	}
 }
 
@@ -117,7 +117,7 @@ func (s *Session) Connected() bool { return s.welcomed.Load() }
 
 func (s *Session) assign(live bool) {
 	mains, shadows := s.assigned.byRole()
-	s.outbox.keep(mains, shadows)
+	s.outbox.keep(mains, shadows, s.assigned.answers())
 	s.Main.Assign(mains, live)
 	s.Shadow.Assign(shadows, live)
 }

@@ -75,6 +75,9 @@ func (w *worker) showResult(stored []byte, phase umbrav1.ShadowPhase, running ui
 		r.Phase, r.Attempt, r.Steps, r.ServerState = phase, result.GetAttempt(), result.GetSteps(), power
 		if phase == umbrav1.ShadowPhase_SHADOW_PHASE_FAILED {
 			r.Failure, r.RunningAttempt = result.GetFailure(), running
+			if at := w.rec.attempt(running); at != nil {
+				r.RunningRecoveryPoint = at.Point
+			}
 		}
 	})
 	return nil

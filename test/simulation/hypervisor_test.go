@@ -36,6 +36,19 @@ type machine struct {
 	rand      *rand.Rand
 	calmed    chan struct{} // closed when hanging calls go on
 	servers   map[string]*history
+	starts    map[string]int // how often a daemon asked for that, by server
+}
+
+func (m *machine) noteStart(server string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.starts[server]++
+}
+
+func (m *machine) started(server string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.starts[server]
 }
 
 func newMachine(seed uint64) *machine {
@@ -44,7 +57,7 @@ func newMachine(seed uint64) *machine {
 			LibvirtVersion: "0.0.0", CPUs: 8, MemoryBytes: 64 << 30, MemoryFreeBytes: 60 << 30, Networks: []string{"lan"}, KVM: true,
 			ServerUID: -1, ServerGID: -1,
 		}),
-		rand: rand.New(rand.NewPCG(seed, 7)), calmed: make(chan struct{}), servers: map[string]*history{},
+		rand: rand.New(rand.NewPCG(seed, 7)), calmed: make(chan struct{}), servers: map[string]*history{}, starts: map[string]int{},
 	}
 }
 
@@ -219,6 +232,7 @@ func (g grip) Shutdown(ctx context.Context, server string, grace time.Duration) 
 }
 
 func (g grip) Start(ctx context.Context, server string) error {
+	g.machine.noteStart(server)
 	return g.do(ctx, func(ctx context.Context) error { return g.machine.Start(ctx, server) })
 }
 

@@ -322,7 +322,11 @@ type Assignment struct {
 	DrPairUid string `protobuf:"bytes,7,opt,name=dr_pair_uid,json=drPairUid,proto3" json:"dr_pair_uid,omitempty"`
 	// The W3C traceparent that the host's spans lie under: of the operation, or of the request that made the pair. May be
 	// empty.
-	TraceParent   string `protobuf:"bytes,8,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
+	TraceParent string `protobuf:"bytes,8,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
+	// The control plane's records of the pair are from a backup, or are being rebuilt: it does not know yet what the hosts hold. The
+	// host goes on with what it was assigned last of this uid, starts no server and undoes no fence for it, and says in its
+	// reports what that is. Nothing else in this message counts but the pair, its uid and which role it is.
+	Hold          bool `protobuf:"varint,9,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +426,13 @@ func (x *Assignment) GetTraceParent() string {
 		return x.TraceParent
 	}
 	return ""
+}
+
+func (x *Assignment) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
 }
 
 type isAssignment_Role interface {
@@ -762,7 +773,9 @@ type AssignmentReport struct {
 	//	*AssignmentReport_Shadow
 	Role isAssignmentReport_Role `protobuf_oneof:"role"`
 	// The pair's uid, from the assignment. A report of another uid is about another pair.
-	DrPairUid     string `protobuf:"bytes,7,opt,name=dr_pair_uid,json=drPairUid,proto3" json:"dr_pair_uid,omitempty"`
+	DrPairUid string `protobuf:"bytes,7,opt,name=dr_pair_uid,json=drPairUid,proto3" json:"dr_pair_uid,omitempty"`
+	// While the assignment says hold: what the host holds. Otherwise unset.
+	Held          *Held `protobuf:"bytes,8,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -857,6 +870,13 @@ func (x *AssignmentReport) GetDrPairUid() string {
 	return ""
 }
 
+func (x *AssignmentReport) GetHeld() *Held {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
 type isAssignmentReport_Role interface {
 	isAssignmentReport_Role()
 }
@@ -874,6 +894,52 @@ type AssignmentReport_Shadow struct {
 func (*AssignmentReport_Main) isAssignmentReport_Role() {}
 
 func (*AssignmentReport_Shadow) isAssignmentReport_Role() {}
+
+// Held is what a host holds of a pair that the control plane's records may know less of, or nothing.
+type Held struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the host was assigned last. Unset if that is nothing.
+	Assignment    *Assignment `protobuf:"bytes,1,opt,name=assignment,proto3" json:"assignment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Held) Reset() {
+	*x = Held{}
+	mi := &file_umbra_v1_assignment_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Held) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Held) ProtoMessage() {}
+
+func (x *Held) ProtoReflect() protoreflect.Message {
+	mi := &file_umbra_v1_assignment_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Held.ProtoReflect.Descriptor instead.
+func (*Held) Descriptor() ([]byte, []int) {
+	return file_umbra_v1_assignment_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Held) GetAssignment() *Assignment {
+	if x != nil {
+		return x.Assignment
+	}
+	return nil
+}
 
 // MainReport is what the main host observes.
 type MainReport struct {
@@ -896,7 +962,7 @@ type MainReport struct {
 
 func (x *MainReport) Reset() {
 	*x = MainReport{}
-	mi := &file_umbra_v1_assignment_proto_msgTypes[5]
+	mi := &file_umbra_v1_assignment_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +974,7 @@ func (x *MainReport) String() string {
 func (*MainReport) ProtoMessage() {}
 
 func (x *MainReport) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_assignment_proto_msgTypes[5]
+	mi := &file_umbra_v1_assignment_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +987,7 @@ func (x *MainReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MainReport.ProtoReflect.Descriptor instead.
 func (*MainReport) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_assignment_proto_rawDescGZIP(), []int{5}
+	return file_umbra_v1_assignment_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *MainReport) GetPhase() MainPhase {
@@ -992,14 +1058,16 @@ type ShadowReport struct {
 	// The shadow server.
 	ServerState PowerState `protobuf:"varint,11,opt,name=server_state,json=serverState,proto3,enum=umbra.v1.PowerState" json:"server_state,omitempty"`
 	// Whether a failover would work now, and if not why.
-	Conditions    []*Condition `protobuf:"bytes,12,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Conditions []*Condition `protobuf:"bytes,12,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// For FAILED: the recovery point of running_attempt.
+	RunningRecoveryPoint string `protobuf:"bytes,13,opt,name=running_recovery_point,json=runningRecoveryPoint,proto3" json:"running_recovery_point,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *ShadowReport) Reset() {
 	*x = ShadowReport{}
-	mi := &file_umbra_v1_assignment_proto_msgTypes[6]
+	mi := &file_umbra_v1_assignment_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1079,7 @@ func (x *ShadowReport) String() string {
 func (*ShadowReport) ProtoMessage() {}
 
 func (x *ShadowReport) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_assignment_proto_msgTypes[6]
+	mi := &file_umbra_v1_assignment_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1092,7 @@ func (x *ShadowReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShadowReport.ProtoReflect.Descriptor instead.
 func (*ShadowReport) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_assignment_proto_rawDescGZIP(), []int{6}
+	return file_umbra_v1_assignment_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ShadowReport) GetPhase() ShadowPhase {
@@ -1111,11 +1179,18 @@ func (x *ShadowReport) GetConditions() []*Condition {
 	return nil
 }
 
+func (x *ShadowReport) GetRunningRecoveryPoint() string {
+	if x != nil {
+		return x.RunningRecoveryPoint
+	}
+	return ""
+}
+
 var File_umbra_v1_assignment_proto protoreflect.FileDescriptor
 
 const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\n" +
-	"\x19umbra/v1/assignment.proto\x12\bumbra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16umbra/v1/dr_pair.proto\x1a\x16umbra/v1/failure.proto\x1a\x18umbra/v1/operation.proto\x1a\x15umbra/v1/policy.proto\"\xaa\x02\n" +
+	"\x19umbra/v1/assignment.proto\x12\bumbra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16umbra/v1/dr_pair.proto\x1a\x16umbra/v1/failure.proto\x1a\x18umbra/v1/operation.proto\x1a\x15umbra/v1/policy.proto\"\xbe\x02\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\adr_pair\x18\x01 \x01(\tR\x06drPair\x12\x1e\n" +
@@ -1127,7 +1202,8 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\x04main\x18\x05 \x01(\v2\x18.umbra.v1.MainAssignmentH\x00R\x04main\x124\n" +
 	"\x06shadow\x18\x06 \x01(\v2\x1a.umbra.v1.ShadowAssignmentH\x00R\x06shadow\x12\x1e\n" +
 	"\vdr_pair_uid\x18\a \x01(\tR\tdrPairUid\x12!\n" +
-	"\ftrace_parent\x18\b \x01(\tR\vtraceParentB\x06\n" +
+	"\ftrace_parent\x18\b \x01(\tR\vtraceParent\x12\x12\n" +
+	"\x04hold\x18\t \x01(\bR\x04holdB\x06\n" +
 	"\x04role\"\xee\x02\n" +
 	"\x0eMainAssignment\x12&\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x12.umbra.v1.MainModeR\x04mode\x12\x16\n" +
@@ -1155,7 +1231,7 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12%\n" +
 	"\x0erecovery_point\x18\x02 \x01(\tR\rrecoveryPoint\x12\x14\n" +
-	"\x05force\x18\x03 \x01(\bR\x05force\"\xa6\x02\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"\xca\x02\n" +
 	"\x10AssignmentReport\x12\x17\n" +
 	"\adr_pair\x18\x01 \x01(\tR\x06drPair\x12\x1e\n" +
 	"\n" +
@@ -1165,8 +1241,13 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\fobserve_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vobserveTime\x12*\n" +
 	"\x04main\x18\x05 \x01(\v2\x14.umbra.v1.MainReportH\x00R\x04main\x120\n" +
 	"\x06shadow\x18\x06 \x01(\v2\x16.umbra.v1.ShadowReportH\x00R\x06shadow\x12\x1e\n" +
-	"\vdr_pair_uid\x18\a \x01(\tR\tdrPairUidB\x06\n" +
-	"\x04role\"\x9f\x02\n" +
+	"\vdr_pair_uid\x18\a \x01(\tR\tdrPairUid\x12\"\n" +
+	"\x04held\x18\b \x01(\v2\x0e.umbra.v1.HeldR\x04heldB\x06\n" +
+	"\x04role\"<\n" +
+	"\x04Held\x124\n" +
+	"\n" +
+	"assignment\x18\x01 \x01(\v2\x14.umbra.v1.AssignmentR\n" +
+	"assignment\"\x9f\x02\n" +
 	"\n" +
 	"MainReport\x12)\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x13.umbra.v1.MainPhaseR\x05phase\x12+\n" +
@@ -1174,7 +1255,7 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\bprogress\x18\x03 \x01(\v2\x12.umbra.v1.ProgressR\bprogress\x12+\n" +
 	"\afailure\x18\x04 \x01(\v2\x11.umbra.v1.FailureR\afailure\x127\n" +
 	"\fserver_state\x18\x05 \x01(\x0e2\x14.umbra.v1.PowerStateR\vserverState\x12#\n" +
-	"\rfence_message\x18\x06 \x01(\tR\ffenceMessage\"\xc4\x04\n" +
+	"\rfence_message\x18\x06 \x01(\tR\ffenceMessage\"\xfa\x04\n" +
 	"\fShadowReport\x12+\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x15.umbra.v1.ShadowPhaseR\x05phase\x12#\n" +
 	"\rstopped_epoch\x18\x02 \x01(\x04R\fstoppedEpoch\x12\x18\n" +
@@ -1191,7 +1272,8 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\fserver_state\x18\v \x01(\x0e2\x14.umbra.v1.PowerStateR\vserverState\x123\n" +
 	"\n" +
 	"conditions\x18\f \x03(\v2\x13.umbra.v1.ConditionR\n" +
-	"conditions*\x7f\n" +
+	"conditions\x124\n" +
+	"\x16running_recovery_point\x18\r \x01(\tR\x14runningRecoveryPoint*\x7f\n" +
 	"\bMainMode\x12\x19\n" +
 	"\x15MAIN_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13MAIN_MODE_REPLICATE\x10\x01\x12\x13\n" +
@@ -1239,7 +1321,7 @@ func file_umbra_v1_assignment_proto_rawDescGZIP() []byte {
 }
 
 var file_umbra_v1_assignment_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_umbra_v1_assignment_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_umbra_v1_assignment_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_umbra_v1_assignment_proto_goTypes = []any{
 	(MainMode)(0),                 // 0: umbra.v1.MainMode
 	(ShadowMode)(0),               // 1: umbra.v1.ShadowMode
@@ -1250,42 +1332,45 @@ var file_umbra_v1_assignment_proto_goTypes = []any{
 	(*ShadowAssignment)(nil),      // 6: umbra.v1.ShadowAssignment
 	(*Attempt)(nil),               // 7: umbra.v1.Attempt
 	(*AssignmentReport)(nil),      // 8: umbra.v1.AssignmentReport
-	(*MainReport)(nil),            // 9: umbra.v1.MainReport
-	(*ShadowReport)(nil),          // 10: umbra.v1.ShadowReport
-	(*Policy)(nil),                // 11: umbra.v1.Policy
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*Progress)(nil),              // 13: umbra.v1.Progress
-	(*Failure)(nil),               // 14: umbra.v1.Failure
-	(PowerState)(0),               // 15: umbra.v1.PowerState
-	(*Step)(nil),                  // 16: umbra.v1.Step
-	(*Condition)(nil),             // 17: umbra.v1.Condition
+	(*Held)(nil),                  // 9: umbra.v1.Held
+	(*MainReport)(nil),            // 10: umbra.v1.MainReport
+	(*ShadowReport)(nil),          // 11: umbra.v1.ShadowReport
+	(*Policy)(nil),                // 12: umbra.v1.Policy
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*Progress)(nil),              // 14: umbra.v1.Progress
+	(*Failure)(nil),               // 15: umbra.v1.Failure
+	(PowerState)(0),               // 16: umbra.v1.PowerState
+	(*Step)(nil),                  // 17: umbra.v1.Step
+	(*Condition)(nil),             // 18: umbra.v1.Condition
 }
 var file_umbra_v1_assignment_proto_depIdxs = []int32{
 	5,  // 0: umbra.v1.Assignment.main:type_name -> umbra.v1.MainAssignment
 	6,  // 1: umbra.v1.Assignment.shadow:type_name -> umbra.v1.ShadowAssignment
 	0,  // 2: umbra.v1.MainAssignment.mode:type_name -> umbra.v1.MainMode
-	11, // 3: umbra.v1.MainAssignment.policy:type_name -> umbra.v1.Policy
+	12, // 3: umbra.v1.MainAssignment.policy:type_name -> umbra.v1.Policy
 	1,  // 4: umbra.v1.ShadowAssignment.mode:type_name -> umbra.v1.ShadowMode
-	11, // 5: umbra.v1.ShadowAssignment.policy:type_name -> umbra.v1.Policy
+	12, // 5: umbra.v1.ShadowAssignment.policy:type_name -> umbra.v1.Policy
 	7,  // 6: umbra.v1.ShadowAssignment.attempt:type_name -> umbra.v1.Attempt
-	12, // 7: umbra.v1.AssignmentReport.observe_time:type_name -> google.protobuf.Timestamp
-	9,  // 8: umbra.v1.AssignmentReport.main:type_name -> umbra.v1.MainReport
-	10, // 9: umbra.v1.AssignmentReport.shadow:type_name -> umbra.v1.ShadowReport
-	2,  // 10: umbra.v1.MainReport.phase:type_name -> umbra.v1.MainPhase
-	13, // 11: umbra.v1.MainReport.progress:type_name -> umbra.v1.Progress
-	14, // 12: umbra.v1.MainReport.failure:type_name -> umbra.v1.Failure
-	15, // 13: umbra.v1.MainReport.server_state:type_name -> umbra.v1.PowerState
-	3,  // 14: umbra.v1.ShadowReport.phase:type_name -> umbra.v1.ShadowPhase
-	16, // 15: umbra.v1.ShadowReport.steps:type_name -> umbra.v1.Step
-	14, // 16: umbra.v1.ShadowReport.failure:type_name -> umbra.v1.Failure
-	12, // 17: umbra.v1.ShadowReport.newest_recovery_point_time:type_name -> google.protobuf.Timestamp
-	15, // 18: umbra.v1.ShadowReport.server_state:type_name -> umbra.v1.PowerState
-	17, // 19: umbra.v1.ShadowReport.conditions:type_name -> umbra.v1.Condition
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	13, // 7: umbra.v1.AssignmentReport.observe_time:type_name -> google.protobuf.Timestamp
+	10, // 8: umbra.v1.AssignmentReport.main:type_name -> umbra.v1.MainReport
+	11, // 9: umbra.v1.AssignmentReport.shadow:type_name -> umbra.v1.ShadowReport
+	9,  // 10: umbra.v1.AssignmentReport.held:type_name -> umbra.v1.Held
+	4,  // 11: umbra.v1.Held.assignment:type_name -> umbra.v1.Assignment
+	2,  // 12: umbra.v1.MainReport.phase:type_name -> umbra.v1.MainPhase
+	14, // 13: umbra.v1.MainReport.progress:type_name -> umbra.v1.Progress
+	15, // 14: umbra.v1.MainReport.failure:type_name -> umbra.v1.Failure
+	16, // 15: umbra.v1.MainReport.server_state:type_name -> umbra.v1.PowerState
+	3,  // 16: umbra.v1.ShadowReport.phase:type_name -> umbra.v1.ShadowPhase
+	17, // 17: umbra.v1.ShadowReport.steps:type_name -> umbra.v1.Step
+	15, // 18: umbra.v1.ShadowReport.failure:type_name -> umbra.v1.Failure
+	13, // 19: umbra.v1.ShadowReport.newest_recovery_point_time:type_name -> google.protobuf.Timestamp
+	16, // 20: umbra.v1.ShadowReport.server_state:type_name -> umbra.v1.PowerState
+	18, // 21: umbra.v1.ShadowReport.conditions:type_name -> umbra.v1.Condition
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_umbra_v1_assignment_proto_init() }
@@ -1311,7 +1396,7 @@ func file_umbra_v1_assignment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_umbra_v1_assignment_proto_rawDesc), len(file_umbra_v1_assignment_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -151,6 +151,8 @@ const (
 	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 32
 	// The join token is not valid: unknown, ended, or used.
 	ErrorReason_ERROR_REASON_JOIN_TOKEN_INVALID ErrorReason = 33
+	// The control plane's records are from a backup or were rebuilt, and the hosts know more than they did.
+	ErrorReason_ERROR_REASON_RECORDS_RESTORED ErrorReason = 34
 )
 
 // Enum value maps for ErrorReason.
@@ -190,6 +192,7 @@ var (
 		31: "ERROR_REASON_SERVER_NAME_TAKEN",
 		32: "ERROR_REASON_UNAUTHENTICATED",
 		33: "ERROR_REASON_JOIN_TOKEN_INVALID",
+		34: "ERROR_REASON_RECORDS_RESTORED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":             0,
@@ -226,6 +229,7 @@ var (
 		"ERROR_REASON_SERVER_NAME_TAKEN":       31,
 		"ERROR_REASON_UNAUTHENTICATED":         32,
 		"ERROR_REASON_JOIN_TOKEN_INVALID":      33,
+		"ERROR_REASON_RECORDS_RESTORED":        34,
 	}
 )
 
@@ -479,7 +483,7 @@ const file_umbra_v1_failure_proto_rawDesc = "" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tSIDE_MAIN\x10\x01\x12\x0f\n" +
 	"\vSIDE_SHADOW\x10\x02\x12\x16\n" +
-	"\x12SIDE_CONTROL_PLANE\x10\x03*\x97\t\n" +
+	"\x12SIDE_CONTROL_PLANE\x10\x03*\xba\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x12\x1a\n" +
@@ -515,7 +519,8 @@ const file_umbra_v1_failure_proto_rawDesc = "" +
 	" ERROR_REASON_CHANGES_NOT_TRACKED\x10\x1e\x12\"\n" +
 	"\x1eERROR_REASON_SERVER_NAME_TAKEN\x10\x1f\x12 \n" +
 	"\x1cERROR_REASON_UNAUTHENTICATED\x10 \x12#\n" +
-	"\x1fERROR_REASON_JOIN_TOKEN_INVALID\x10!*\xcd\x02\n" +
+	"\x1fERROR_REASON_JOIN_TOKEN_INVALID\x10!\x12!\n" +
+	"\x1dERROR_REASON_RECORDS_RESTORED\x10\"*\xcd\x02\n" +
 	"\bStepKind\x12\x19\n" +
 	"\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aSTEP_KIND_STOP_REPLICATION\x10\x01\x12\x18\n" +
