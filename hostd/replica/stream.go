@@ -101,6 +101,9 @@ func receiveHello(ctx context.Context, ts *transport.ShadowStream) (*umbrav1.Rep
 	ctx, cancel := context.WithTimeoutCause(ctx, helloMax, errNoHello)
 	defer cancel()
 	got, err := ts.RecvContext(ctx)
+	if errors.Is(err, errNoHello) {
+		return nil, status.Error(codes.DeadlineExceeded, err.Error())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("waiting for hello: %w", err)
 	}
