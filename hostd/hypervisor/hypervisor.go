@@ -61,7 +61,7 @@ type Server struct {
 	MemoryBytes int64
 	CPUs        int
 	Disks       []Disk   // in the order of the definition; no CD-ROMs, no floppies
-	Networks    []string // networks and bridges of its interfaces, without doubles
+	Networks    []string // libvirt networks of its interfaces as it is defined, without doubles
 }
 
 // Disk is a disk of a server.

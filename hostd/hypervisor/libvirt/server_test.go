@@ -86,15 +86,22 @@ func linksAreSetNowAndInTheDefinition(t *testing.T, w *world) {
 			t.Fatalf("after setting links up=%v, %d of 2 are down now and %d in the definition", up, live, config)
 		}
 	}
+	networksAreNamedOnce(t, w, "links")
 	must(t, w.h.Destroy(t.Context(), "links"))
 	must(t, w.h.SetLinks(t.Context(), "links", true))
 	if down(true) != 0 {
 		t.Error("links of a server that is off stay down in the definition")
 	}
-	server, err := w.h.Server(t.Context(), "links")
+	networksAreNamedOnce(t, w, "links")
+}
+
+// The lab's network has a bridge, which is all that the definition of a server that runs says about it.
+func networksAreNamedOnce(t *testing.T, w *world, name string) {
+	t.Helper()
+	server, err := w.h.Server(t.Context(), name)
 	must(t, err)
 	if len(server.Networks) != 1 || server.Networks[0] != lab.GuestNetwork {
-		t.Errorf("networks are %v, want %q once", server.Networks, lab.GuestNetwork)
+		t.Errorf("networks of a server that is %v are %v, want %q once", server.Power, server.Networks, lab.GuestNetwork)
 	}
 }
 

@@ -80,7 +80,12 @@ func (h *Hypervisor) describe(ctx context.Context, dom rpc.Domain) (hypervisor.S
 			return hypervisor.Server{}, err
 		}
 	}
-	server.Networks = networksOf(definition)
+	// The definition of what runs names the bridge of a network that has one, and not the network.
+	lasting, err := h.definition(ctx, dom, rpc.DomainXMLInactive)
+	if err != nil {
+		return hypervisor.Server{}, err
+	}
+	server.Networks = networksOf(lasting)
 	return server, nil
 }
 
@@ -137,6 +142,7 @@ func sizesIn(records []rpc.DomainStatsRecord) map[string]int64 {
 	return sizes
 }
 
+// networksOf are libvirt's networks. A bridge of the host that a server is attached to directly is none.
 func networksOf(definition *libvirtxml.Domain) []string {
 	if definition.Devices == nil {
 		return nil
@@ -144,15 +150,10 @@ func networksOf(definition *libvirtxml.Domain) []string {
 	var names []string
 	for i := range definition.Devices.Interfaces {
 		source := definition.Devices.Interfaces[i].Source
-		var name string
-		switch {
-		case source == nil:
-		case source.Network != nil:
-			name = source.Network.Network
-		case source.Bridge != nil:
-			name = source.Bridge.Bridge
+		if source == nil || source.Network == nil {
+			continue
 		}
-		if name != "" && !slices.Contains(names, name) {
+		if name := source.Network.Network; !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
