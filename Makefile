@@ -23,8 +23,11 @@ TEST_TIMEOUT ?= 30m
 TEST_PACKAGES ?= ./...
 NEEDS_ROOT := test|pkg/lab|hostd/hypervisor/libvirt
 
+# What is built: the version in VERSION once a commit is tagged so, before that one that sorts below it, by the commit's time.
+VERSION ?= $(shell deploy/packages/version)
+
 # No cgo: the binaries run on any host, whatever C library it has.
-GO_BUILD := CGO_ENABLED=0 go build -trimpath
+GO_BUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-X github.com/umbra-dr/umbra/pkg/telemetry.version=$(VERSION)'
 
 BUF := $(TOOLS)/buf
 GOLANGCI_LINT := $(TOOLS)/golangci-lint
@@ -47,6 +50,18 @@ build: ## Build the commands into build/bin
 	$(GO_BUILD) -o $(BIN)/umbra-hostd ./hostd/cmd
 	$(GO_BUILD) -o $(BIN)/umbra ./controlplane/umbra
 	$(GO_BUILD) -o $(BIN)/umbra-lab ./pkg/lab/cmd/umbra-lab
+
+.PHONY: package
+package: build $(TOOLS)/nfpm ## Make the Debian packages in build/packages; VERSION=
+	deploy/packages/build $(TOOLS)/nfpm $(VERSION) build/packages
+
+.PHONY: package-check
+package-check: package ## Install, upgrade and remove the packages on a clean Debian 12 in a container (root)
+	.ci/package-check $(TOOLS)/nfpm $(VERSION)
+
+.PHONY: image-root
+image-root: build ## Put together what the control plane's container image is made of, in build/image
+	deploy/container/root build/image
 
 .PHONY: demo
 demo: packages build $(TOOLS)/grpcurl ## Run the main job end to end on this machine, step by step
@@ -196,7 +211,7 @@ $(VALIDATE_PROTO): tools/protovalidate.mod
 ##@ Tools
 
 .PHONY: tools
-tools: $(BUF) $(PROTO_PLUGINS) $(GOLANGCI_LINT) $(GOVULNCHECK) $(TOOLS)/grpcurl ## Build every pinned tool into build/tools
+tools: $(BUF) $(PROTO_PLUGINS) $(GOLANGCI_LINT) $(GOVULNCHECK) $(TOOLS)/grpcurl $(TOOLS)/nfpm ## Build every pinned tool into build/tools
 
 # One module file for each tool: sharing one would let a tool's requirements move another tool off
 # its pin (buf asks for a protobuf newer than the one the generated code is written for). Another Go

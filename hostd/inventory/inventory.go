@@ -6,12 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
-	"slices"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 	"github.com/umbra-dr/umbra/pkg/diskspace"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // Config is what an inventory is made from.
@@ -26,7 +25,7 @@ type Config struct {
 // together with the error.
 func Take(ctx context.Context, cfg Config) (*umbrav1.Host, error) {
 	host := &umbrav1.Host{
-		Name: "hosts/" + cfg.Host, DataAddress: cfg.DataAddress, HostdVersion: version(), Capacity: &umbrav1.HostCapacity{},
+		Name: "hosts/" + cfg.Host, DataAddress: cfg.DataAddress, HostdVersion: telemetry.ReadBuild().Version, Capacity: &umbrav1.HostCapacity{},
 	}
 	storeErr := storeSpace(host.GetCapacity(), cfg.StoreDir)
 	hypervisorErr := fromHypervisor(ctx, host, cfg.Hypervisor)
@@ -99,20 +98,4 @@ func Power(state hypervisor.PowerState) umbrav1.PowerState {
 		hypervisor.PowerOff:     umbrav1.PowerState_POWER_STATE_OFF,
 		hypervisor.PowerAbsent:  umbrav1.PowerState_POWER_STATE_ABSENT,
 	}[state]
-}
-
-// version is the version that the command was built as, or the revision it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	at := slices.IndexFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "vcs.revision" })
-	if at < 0 {
-		return "devel"
-	}
-	return info.Settings[at].Value
 }

@@ -3,6 +3,8 @@ package settingstest
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -41,14 +43,24 @@ func Documented(t *testing.T, page, program string, of settings.Settings, flags 
 	}
 }
 
-// Complete fails unless the file alone says all that the program needs.
+// Complete fails unless the file has all that the program needs, once the settings that it offers ("#name: value") are filled in.
 func Complete(t *testing.T, file string, of settings.Settings, flags any) {
 	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := filepath.Join(t.TempDir(), "settings.yaml")
+	if err := os.WriteFile(filled, offered.ReplaceAll(text, []byte("$1")), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	parser, err := kong.New(flags, of.Option())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parser.Parse([]string{"--config", file}); err != nil {
+	if _, err := parser.Parse([]string{"--config", filled}); err != nil {
 		t.Error(err)
 	}
 }
+
+var offered = regexp.MustCompile(`(?m)^#([a-z])`)
