@@ -25,10 +25,10 @@ func (d *Deps) pair(record drpair.Record) *umbrav1.DRPair {
 		UpdateTime: timestamp(p.UpdateTime),
 		Main: &umbrav1.MainServer{
 			Host: hostName(p.Main.Host), Server: p.Main.Server, ServerUuid: p.Main.UUID,
-			PowerState: seen.main.GetServerState(),
+			PowerState: d.powerState(p.Main.Host, seen.main.GetServerState()),
 		},
 		Shadow: &umbrav1.ShadowServer{
-			Host: hostName(p.Shadow.Host), Server: p.Shadow.Server, PowerState: seen.shadow.GetServerState(),
+			Host: hostName(p.Shadow.Host), Server: p.Shadow.Server, PowerState: d.powerState(p.Shadow.Host, seen.shadow.GetServerState()),
 		},
 		Policy:         session.Policy(p.Policy),
 		State:          enum[umbrav1.DRPairState](umbrav1.DRPairState_value, statePrefix, p.State),
@@ -46,6 +46,14 @@ func (d *Deps) pair(record drpair.Record) *umbrav1.DRPair {
 		message.ActiveRecoveryPoint = pointName(p.ID, p.Active.Point)
 	}
 	return message
+}
+
+// powerState is what the host last said of a server, as long as it would say otherwise if that changed.
+func (d *Deps) powerState(host string, said umbrav1.PowerState) umbrav1.PowerState {
+	if now, _ := d.Observed.Host(host); !now.Connected {
+		return umbrav1.PowerState_POWER_STATE_UNSPECIFIED
+	}
+	return said
 }
 
 // seen is what is known of a pair from its hosts. Reports that have not come are nil.

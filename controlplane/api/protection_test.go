@@ -184,3 +184,26 @@ func TestTheSameCreateTwiceAtTheSameMomentMakesOnePair(t *testing.T) {
 		t.Errorf("the uids are %v", uids)
 	}
 }
+
+func TestNobodySaysWhetherAServerRunsWhileItsHostIsAway(t *testing.T) {
+	p := startPlane(t)
+	p.protect()
+	p.reportMain("a", &umbrav1.MainReport{
+		Phase: umbrav1.MainPhase_MAIN_PHASE_REPLICATING, ResyncGeneration: 1, ServerState: umbrav1.PowerState_POWER_STATE_RUNNING,
+	})
+	power := func() umbrav1.PowerState {
+		response, err := p.failover.GetDRPair(t.Context(), &umbrav1.GetDRPairRequest{Name: "drPairs/a"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.GetDrPair().GetMain().GetPowerState()
+	}
+	if got := power(); got != umbrav1.PowerState_POWER_STATE_RUNNING {
+		t.Errorf("with its host connected: %v", got)
+	}
+	host, _ := p.observed.Host("main-host")
+	p.observed.Disconnect("main-host", host.Session, true, host.ChangeTime)
+	if got := power(); got != umbrav1.PowerState_POWER_STATE_UNSPECIFIED {
+		t.Errorf("with its host away: %v", got)
+	}
+}

@@ -511,7 +511,7 @@ type MainServer struct {
 	Server string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
 	// OUTPUT_ONLY. Its UUID at libvirt.
 	ServerUuid string `protobuf:"bytes,3,opt,name=server_uuid,json=serverUuid,proto3" json:"server_uuid,omitempty"`
-	// OUTPUT_ONLY. Whether it was running when last seen.
+	// OUTPUT_ONLY. Whether it runs. Unset while its host is not connected: nobody can tell then.
 	PowerState    PowerState `protobuf:"varint,4,opt,name=power_state,json=powerState,proto3,enum=umbra.v1.PowerState" json:"power_state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -582,7 +582,7 @@ type ShadowServer struct {
 	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
 	// OPTIONAL. IMMUTABLE. Its name at libvirt after a failover. Unset means the main server's.
 	Server string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
-	// OUTPUT_ONLY. Whether it was running when last seen. There is no shadow server before a failover.
+	// OUTPUT_ONLY. Whether it runs. Unset while its host is not connected: nobody can tell then. There is no shadow server before a failover.
 	PowerState    PowerState `protobuf:"varint,3,opt,name=power_state,json=powerState,proto3,enum=umbra.v1.PowerState" json:"power_state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
