@@ -176,6 +176,7 @@ func pairPage(pair *umbrav1.DRPair, v view) string {
 	for _, condition := range pair.GetConditions() {
 		rows = append(rows, [2]string{"Fact", conditionText(condition)})
 	}
+	rows = append(rows, policyRows(pair.GetPolicy())...)
 	rows = append(rows, [2]string{"Allowed", allowedText(pair.GetAllowedActions())})
 	text := page(rows)
 	if pair.GetFailure() != nil {

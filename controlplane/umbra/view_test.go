@@ -36,6 +36,17 @@ var (
 			NewestRecoveryPoint: pointNow(42, 90*time.Second).GetName(), NewestRecoveryPointTime: timestamppb.New(noon.Add(-90 * time.Second)),
 			Rpo: durationpb.New(90 * time.Second), RecoveryPointCount: 42, StoreBytes: 3 << 30,
 		},
+		Policy: &umbrav1.Policy{
+			Interval: durationpb.New(5 * time.Second), Consistency: umbrav1.Consistency_CONSISTENCY_CRASH, BandwidthBytesPerSecond: 50 << 20,
+			Retention: &umbrav1.RetentionPolicy{StoreBytesMax: 100 << 30, Rules: []*umbrav1.RetentionRule{
+				{MaxAge: durationpb.New(time.Hour)}, {MaxAge: durationpb.New(24 * time.Hour), Spacing: durationpb.New(15 * time.Minute)},
+			}},
+			Verification: &umbrav1.VerificationPolicy{
+				RunTime: durationpb.New(2 * time.Second), GuestAgent: true, TcpProbe: "192.0.2.7:22", Timeout: durationpb.New(2 * time.Minute),
+			},
+			FenceTimeout: durationpb.New(10 * time.Second), OnMainReturn: umbrav1.OnMainReturn_ON_MAIN_RETURN_SHUT_DOWN,
+			NetworkMappings: []*umbrav1.NetworkMapping{{MainNetwork: "office", ShadowNetwork: "standby"}},
+		},
 		NextStep: "Fail over, or bring the main host back.",
 	}
 )
