@@ -94,12 +94,6 @@ func (u updateCommand) Run(c *client) error {
 	request := &umbrav1.UpdateDRPairRequest{
 		DrPair: &umbrav1.DRPair{Name: pairName(u.Pair), Policy: policy}, UpdateMask: &fieldmaskpb.FieldMask{Paths: paths}, ValidateOnly: u.DryRun,
 	}
-	// The API wants the whole pair, of which only the policy can change.
-	pair, err := c.pair(u.Pair)
-	if err != nil {
-		return err
-	}
-	request.DrPair.Main, request.DrPair.Shadow = pair.GetMain(), pair.GetShadow()
 	if !u.DryRun {
 		request.RequestId = u.id(c)
 	}
