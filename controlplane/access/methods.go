@@ -38,9 +38,12 @@ func RuleOf(method string) Rule {
 		return Rule{Needs: FailOver, Changes: true}
 	case umbrav1.ProtectionService_CreateDRPair_FullMethodName,
 		umbrav1.ProtectionService_UpdateDRPair_FullMethodName,
+		umbrav1.ProtectionService_AdoptDRPair_FullMethodName,
 		umbrav1.ProtectionService_PauseReplication_FullMethodName,
 		umbrav1.ProtectionService_ResumeReplication_FullMethodName:
 		return Rule{Needs: Protect, Changes: true}
+	case umbrav1.ProtectionService_ListHeldPairs_FullMethodName:
+		return Rule{Needs: Protect}
 	case umbrav1.ProtectionService_DeleteDRPair_FullMethodName:
 		return Rule{Needs: DeletePair, Changes: true}
 	case umbrav1.IdentityService_CreateJoinToken_FullMethodName,

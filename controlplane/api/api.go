@@ -79,6 +79,8 @@ type Observed interface {
 type Hosts interface {
 	RecoveryPoints(ctx context.Context, host, pair string) ([]*umbrav1.RecoveryPoint, error)
 	Diagnostics(ctx context.Context, host, pair string) ([]*umbrav1.DiagnosticsFile, error)
+	// Holdings is what the host holds, of all pairs.
+	Holdings(ctx context.Context, host string) ([]*umbrav1.Held, error)
 	// Refresh has Observed know what the host has now.
 	Refresh(ctx context.Context, host string) error
 }

@@ -137,6 +137,10 @@ func (f *fakeHosts) RecoveryPoints(_ context.Context, _, pair string) ([]*umbrav
 }
 
 // Refresh has nothing newer to tell than what the test has put into observed.
+func (f *fakeHosts) Holdings(context.Context, string) ([]*umbrav1.Held, error) {
+	return nil, session.ErrNotConnected
+}
+
 func (f *fakeHosts) Refresh(context.Context, string) error { return session.ErrNotConnected }
 
 func (f *fakeHosts) Diagnostics(_ context.Context, host, _ string) ([]*umbrav1.DiagnosticsFile, error) {

@@ -51,6 +51,8 @@ var whoMayCall = map[string]string{
 	"umbra.v1.ProtectionService/CreateDRPair":                       "administrators",
 	"umbra.v1.ProtectionService/UpdateDRPair":                       "administrators",
 	"umbra.v1.ProtectionService/DeleteDRPair":                       "administrators",
+	"umbra.v1.ProtectionService/ListHeldPairs":                      "administrators",
+	"umbra.v1.ProtectionService/AdoptDRPair":                        "administrators",
 	"umbra.v1.ProtectionService/PauseReplication":                   "administrators",
 	"umbra.v1.ProtectionService/ResumeReplication":                  "administrators",
 	"umbra.v1.HostService/ListHosts":                                "people",

@@ -47,6 +47,15 @@ func (s *Server) Diagnostics(ctx context.Context, host, pair string) ([]*umbrav1
 	return answer.GetDiagnostics().GetFiles(), err
 }
 
+// Holdings asks a host what it holds, of all pairs. Errors as of RecoveryPoints.
+func (s *Server) Holdings(ctx context.Context, host string) ([]*umbrav1.Held, error) {
+	answer, err := s.ask(ctx, host, &umbrav1.HostQuery{Question: &umbrav1.HostQuery_Holdings{Holdings: &umbrav1.HoldingsQuery{}}})
+	if err == nil && answer.GetHoldings() == nil { // a host of an earlier version takes the question for another one
+		return nil, errOtherAnswer(host)
+	}
+	return answer.GetHoldings().GetHeld(), err
+}
+
 // Refresh asks a host what it has now, and notes the answer in package observed. Errors as of RecoveryPoints.
 func (s *Server) Refresh(ctx context.Context, host string) error {
 	known, _ := s.Observed.Host(host)

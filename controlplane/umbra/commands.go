@@ -34,6 +34,7 @@ type commands struct {
 	RestartReplication  restartCommand  `cmd:"" help:"Replicate from the beginning: read and compare every block."`
 
 	Protect       protectCommand `cmd:"" help:"Protect a server."`
+	Adopt         adoptCommand   `cmd:"" help:"Make the records of pairs from what their hosts hold."`
 	Update        updateCommand  `cmd:"" help:"Change a pair's policy."`
 	Pause         pauseCommand   `cmd:"" help:"Make no recovery points for now."`
 	Resume        resumeCommand  `cmd:"" help:"Make recovery points again."`

@@ -14,6 +14,7 @@ type pairsCommands struct {
 	List  pairsList  `cmd:"" help:"List pairs."`
 	Show  pairsShow  `cmd:"" help:"Show a pair, what it allows, and what to do next."`
 	Watch pairsWatch `cmd:"" help:"Show pairs whenever they change."`
+	Held  pairsHeld  `cmd:"" help:"Show pairs that hosts hold and the control plane has no record of."`
 }
 
 type pairsList struct {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"gopkg.in/natefinch/lumberjack.v2"
+	"libvirt.org/go/libvirtxml"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
@@ -62,6 +63,24 @@ func (a *Answers) RecoveryPoints(_ context.Context, pair string) ([]*umbrav1.Rec
 	}
 	slices.Reverse(listed)
 	return listed, nil
+}
+
+// Held completes what is held of a pair whose shadow is here: what its newest point knows of the main server.
+func (a *Answers) Held(_ context.Context, held *umbrav1.Held) {
+	store, err := a.Store(held.GetAssignment().GetDrPair())
+	if err != nil {
+		return // then there is nothing to add
+	}
+	points := store.Points()
+	held.RecoveryPointCount = int64(len(points))
+	if len(points) == 0 {
+		return
+	}
+	newest, err := store.Point(points[len(points)-1].ID)
+	var domain libvirtxml.Domain
+	if err == nil && domain.Unmarshal(newest.ServerXML) == nil {
+		held.ProtectedServer, held.ProtectedServerUuid = domain.Name, domain.UUID
+	}
 }
 
 func describe(pair string, point recoverystore.Point, newest bool) *umbrav1.RecoveryPoint {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/journal"
 )
 
 const answerTimeout = 20 * time.Second
@@ -57,6 +58,10 @@ func (t *talk) find(ctx context.Context, query *umbrav1.HostQuery) (*umbrav1.Que
 	if query.GetInventory() != nil {
 		return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_Inventory{Inventory: t.inventory(ctx)}}, nil
 	}
+	if query.GetHoldings() != nil {
+		held, err := t.holdings(ctx)
+		return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_Holdings{Holdings: &umbrav1.HoldingsAnswer{Held: held}}}, err
+	}
 	if query.GetDiagnostics() != nil {
 		files, err := t.session.Answerer.Diagnostics(ctx, query.GetDrPair())
 		return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_Diagnostics{
@@ -67,4 +72,25 @@ func (t *talk) find(ctx context.Context, query *umbrav1.HostQuery) (*umbrav1.Que
 	return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_RecoveryPoints{
 		RecoveryPoints: &umbrav1.RecoveryPointsAnswer{RecoveryPoints: points},
 	}}, err
+}
+
+// holdings are the kept assignments, also those that a control plane has forgotten.
+func (t *talk) holdings(ctx context.Context) ([]*umbrav1.Held, error) {
+	records, err := journal.All[kept](t.session.Journal, journal.Assignments)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*umbrav1.Held, 0, len(records))
+	for pair, record := range records {
+		held := &umbrav1.Held{Assignment: &umbrav1.Assignment{}}
+		if err := proto.Unmarshal(record.Assignment, held.GetAssignment()); err != nil {
+			t.session.Log.Error("a kept assignment cannot be read", "pair", pair, "error", err)
+			continue
+		}
+		if held.GetAssignment().GetShadow() != nil {
+			t.session.Answerer.Held(ctx, held)
+		}
+		all = append(all, held)
+	}
+	return all, nil
 }

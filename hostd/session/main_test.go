@@ -119,6 +119,8 @@ func (a answerer) RecoveryPoints(ctx context.Context, pair string) ([]*umbrav1.R
 	return a.points(ctx, pair)
 }
 
+func (a answerer) Held(_ context.Context, held *umbrav1.Held) { held.RecoveryPointCount = 3 }
+
 func (a answerer) Diagnostics(context.Context, string) ([]*umbrav1.DiagnosticsFile, error) {
 	return []*umbrav1.DiagnosticsFile{{Name: "log", Content: []byte("x")}}, nil
 }

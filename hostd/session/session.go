@@ -46,6 +46,8 @@ type Role interface {
 type Answerer interface {
 	// RecoveryPoints are the pair's complete points, newest first.
 	RecoveryPoints(ctx context.Context, pair string) ([]*umbrav1.RecoveryPoint, error)
+	// Held completes what is held of a pair that this host is the shadow host of, as far as it is known here.
+	Held(ctx context.Context, held *umbrav1.Held)
 	// Diagnostics are the pair's files of a support bundle.
 	Diagnostics(ctx context.Context, pair string) ([]*umbrav1.DiagnosticsFile, error)
 }

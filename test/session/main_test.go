@@ -319,6 +319,8 @@ func (answerer) RecoveryPoints(_ context.Context, pair string) ([]*umbrav1.Recov
 	return []*umbrav1.RecoveryPoint{{Name: "drPairs/" + pair + "/recoveryPoints/rp-1"}}, nil
 }
 
+func (answerer) Held(context.Context, *umbrav1.Held) {}
+
 func (answerer) Diagnostics(context.Context, string) ([]*umbrav1.DiagnosticsFile, error) {
 	return nil, nil
 }

@@ -111,6 +111,9 @@ func (s *story) do(action umbrav1.DRPairAction, state umbrav1.DRPairState) *umbr
 	s.Helper()
 	points, err := s.points(s.ctx)
 	s.must(err)
+	if action == actFailover {
+		points = points[:1] // another one may have grown too old by the time that it is to be booted
+	}
 	_, err = s.ask(s.ctx, observer, s.draw(s.random, action, points))
 	s.must(err)
 	return s.come(state)
@@ -265,8 +268,19 @@ func TestAnOldBackupIsNotBelievedBeforeTheHosts(t *testing.T) {
 			s.must(rest(s.ctx))
 		}
 		s.restore(saved)
-		if pair := s.come(paused); pair.GetFailure().GetReason() != umbrav1.ErrorReason_ERROR_REASON_RECORDS_RESTORED {
-			s.Errorf("it says %v", pair.GetFailure())
+		for { // a host that has not heard of its end lets the deletion finish; without one a person is asked
+			pair, err := s.pair(s.ctx, observer)
+			s.must(err)
+			if pair == nil {
+				return
+			}
+			if pair.GetState() == paused {
+				if pair.GetFailure().GetReason() != umbrav1.ErrorReason_ERROR_REASON_RECORDS_RESTORED {
+					s.Errorf("it says %v", pair.GetFailure())
+				}
+				return
+			}
+			s.must(rest(s.ctx))
 		}
 	})
 }

@@ -899,9 +899,15 @@ func (*AssignmentReport_Shadow) isAssignmentReport_Role() {}
 type Held struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the host was assigned last. Unset if that is nothing.
-	Assignment    *Assignment `protobuf:"bytes,1,opt,name=assignment,proto3" json:"assignment,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Assignment *Assignment `protobuf:"bytes,1,opt,name=assignment,proto3" json:"assignment,omitempty"`
+	// For HoldingsAnswer, from the shadow host: the main server's name at libvirt, as in the newest recovery point.
+	ProtectedServer string `protobuf:"bytes,2,opt,name=protected_server,json=protectedServer,proto3" json:"protected_server,omitempty"`
+	// Its UUID.
+	ProtectedServerUuid string `protobuf:"bytes,3,opt,name=protected_server_uuid,json=protectedServerUuid,proto3" json:"protected_server_uuid,omitempty"`
+	// How many complete recovery points there are.
+	RecoveryPointCount int64 `protobuf:"varint,4,opt,name=recovery_point_count,json=recoveryPointCount,proto3" json:"recovery_point_count,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Held) Reset() {
@@ -939,6 +945,27 @@ func (x *Held) GetAssignment() *Assignment {
 		return x.Assignment
 	}
 	return nil
+}
+
+func (x *Held) GetProtectedServer() string {
+	if x != nil {
+		return x.ProtectedServer
+	}
+	return ""
+}
+
+func (x *Held) GetProtectedServerUuid() string {
+	if x != nil {
+		return x.ProtectedServerUuid
+	}
+	return ""
+}
+
+func (x *Held) GetRecoveryPointCount() int64 {
+	if x != nil {
+		return x.RecoveryPointCount
+	}
+	return 0
 }
 
 // MainReport is what the main host observes.
@@ -1243,11 +1270,14 @@ const file_umbra_v1_assignment_proto_rawDesc = "" +
 	"\x06shadow\x18\x06 \x01(\v2\x16.umbra.v1.ShadowReportH\x00R\x06shadow\x12\x1e\n" +
 	"\vdr_pair_uid\x18\a \x01(\tR\tdrPairUid\x12\"\n" +
 	"\x04held\x18\b \x01(\v2\x0e.umbra.v1.HeldR\x04heldB\x06\n" +
-	"\x04role\"<\n" +
+	"\x04role\"\xcd\x01\n" +
 	"\x04Held\x124\n" +
 	"\n" +
 	"assignment\x18\x01 \x01(\v2\x14.umbra.v1.AssignmentR\n" +
-	"assignment\"\x9f\x02\n" +
+	"assignment\x12)\n" +
+	"\x10protected_server\x18\x02 \x01(\tR\x0fprotectedServer\x122\n" +
+	"\x15protected_server_uuid\x18\x03 \x01(\tR\x13protectedServerUuid\x120\n" +
+	"\x14recovery_point_count\x18\x04 \x01(\x03R\x12recoveryPointCount\"\x9f\x02\n" +
 	"\n" +
 	"MainReport\x12)\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x13.umbra.v1.MainPhaseR\x05phase\x12+\n" +

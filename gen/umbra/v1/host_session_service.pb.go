@@ -563,6 +563,7 @@ type HostQuery struct {
 	//	*HostQuery_RecoveryPoints
 	//	*HostQuery_Diagnostics
 	//	*HostQuery_Inventory
+	//	*HostQuery_Holdings
 	Question      isHostQuery_Question `protobuf_oneof:"question"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -646,6 +647,15 @@ func (x *HostQuery) GetInventory() *InventoryQuery {
 	return nil
 }
 
+func (x *HostQuery) GetHoldings() *HoldingsQuery {
+	if x != nil {
+		if x, ok := x.Question.(*HostQuery_Holdings); ok {
+			return x.Holdings
+		}
+	}
+	return nil
+}
+
 type isHostQuery_Question interface {
 	isHostQuery_Question()
 }
@@ -665,11 +675,18 @@ type HostQuery_Inventory struct {
 	Inventory *InventoryQuery `protobuf:"bytes,5,opt,name=inventory,proto3,oneof"`
 }
 
+type HostQuery_Holdings struct {
+	// What does the host hold of which pairs?
+	Holdings *HoldingsQuery `protobuf:"bytes,6,opt,name=holdings,proto3,oneof"`
+}
+
 func (*HostQuery_RecoveryPoints) isHostQuery_Question() {}
 
 func (*HostQuery_Diagnostics) isHostQuery_Question() {}
 
 func (*HostQuery_Inventory) isHostQuery_Question() {}
+
+func (*HostQuery_Holdings) isHostQuery_Question() {}
 
 // RecoveryPointsQuery asks for all recovery points of the pair.
 type RecoveryPointsQuery struct {
@@ -782,6 +799,44 @@ func (*InventoryQuery) Descriptor() ([]byte, []int) {
 	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{10}
 }
 
+// HoldingsQuery asks for everything that the host was assigned and has not been released from, also by a control plane
+// whose records are lost.
+type HoldingsQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldingsQuery) Reset() {
+	*x = HoldingsQuery{}
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldingsQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldingsQuery) ProtoMessage() {}
+
+func (x *HoldingsQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldingsQuery.ProtoReflect.Descriptor instead.
+func (*HoldingsQuery) Descriptor() ([]byte, []int) {
+	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{11}
+}
+
 // QueryAnswer answers a query.
 type QueryAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -798,6 +853,7 @@ type QueryAnswer struct {
 	//	*QueryAnswer_RecoveryPoints
 	//	*QueryAnswer_Diagnostics
 	//	*QueryAnswer_Inventory
+	//	*QueryAnswer_Holdings
 	Answer        isQueryAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -805,7 +861,7 @@ type QueryAnswer struct {
 
 func (x *QueryAnswer) Reset() {
 	*x = QueryAnswer{}
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[11]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -817,7 +873,7 @@ func (x *QueryAnswer) String() string {
 func (*QueryAnswer) ProtoMessage() {}
 
 func (x *QueryAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[11]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -830,7 +886,7 @@ func (x *QueryAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAnswer.ProtoReflect.Descriptor instead.
 func (*QueryAnswer) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{11}
+	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *QueryAnswer) GetId() uint64 {
@@ -888,6 +944,15 @@ func (x *QueryAnswer) GetInventory() *Host {
 	return nil
 }
 
+func (x *QueryAnswer) GetHoldings() *HoldingsAnswer {
+	if x != nil {
+		if x, ok := x.Answer.(*QueryAnswer_Holdings); ok {
+			return x.Holdings
+		}
+	}
+	return nil
+}
+
 type isQueryAnswer_Answer interface {
 	isQueryAnswer_Answer()
 }
@@ -907,11 +972,64 @@ type QueryAnswer_Inventory struct {
 	Inventory *Host `protobuf:"bytes,6,opt,name=inventory,proto3,oneof"`
 }
 
+type QueryAnswer_Holdings struct {
+	// What is held.
+	Holdings *HoldingsAnswer `protobuf:"bytes,7,opt,name=holdings,proto3,oneof"`
+}
+
 func (*QueryAnswer_RecoveryPoints) isQueryAnswer_Answer() {}
 
 func (*QueryAnswer_Diagnostics) isQueryAnswer_Answer() {}
 
 func (*QueryAnswer_Inventory) isQueryAnswer_Answer() {}
+
+func (*QueryAnswer_Holdings) isQueryAnswer_Answer() {}
+
+// HoldingsAnswer says what is held, a pair each.
+type HoldingsAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is held.
+	Held          []*Held `protobuf:"bytes,1,rep,name=held,proto3" json:"held,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldingsAnswer) Reset() {
+	*x = HoldingsAnswer{}
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldingsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldingsAnswer) ProtoMessage() {}
+
+func (x *HoldingsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldingsAnswer.ProtoReflect.Descriptor instead.
+func (*HoldingsAnswer) Descriptor() ([]byte, []int) {
+	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *HoldingsAnswer) GetHeld() []*Held {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
 
 // RecoveryPointsAnswer holds the points.
 type RecoveryPointsAnswer struct {
@@ -924,7 +1042,7 @@ type RecoveryPointsAnswer struct {
 
 func (x *RecoveryPointsAnswer) Reset() {
 	*x = RecoveryPointsAnswer{}
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[12]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1054,7 @@ func (x *RecoveryPointsAnswer) String() string {
 func (*RecoveryPointsAnswer) ProtoMessage() {}
 
 func (x *RecoveryPointsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[12]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1067,7 @@ func (x *RecoveryPointsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoveryPointsAnswer.ProtoReflect.Descriptor instead.
 func (*RecoveryPointsAnswer) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{12}
+	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RecoveryPointsAnswer) GetRecoveryPoints() []*RecoveryPoint {
@@ -970,7 +1088,7 @@ type DiagnosticsAnswer struct {
 
 func (x *DiagnosticsAnswer) Reset() {
 	*x = DiagnosticsAnswer{}
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[13]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1100,7 @@ func (x *DiagnosticsAnswer) String() string {
 func (*DiagnosticsAnswer) ProtoMessage() {}
 
 func (x *DiagnosticsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[13]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1113,7 @@ func (x *DiagnosticsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnosticsAnswer.ProtoReflect.Descriptor instead.
 func (*DiagnosticsAnswer) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{13}
+	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DiagnosticsAnswer) GetFiles() []*DiagnosticsFile {
@@ -1018,7 +1136,7 @@ type DiagnosticsFile struct {
 
 func (x *DiagnosticsFile) Reset() {
 	*x = DiagnosticsFile{}
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[14]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1148,7 @@ func (x *DiagnosticsFile) String() string {
 func (*DiagnosticsFile) ProtoMessage() {}
 
 func (x *DiagnosticsFile) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_host_session_service_proto_msgTypes[14]
+	mi := &file_umbra_v1_host_session_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1161,7 @@ func (x *DiagnosticsFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiagnosticsFile.ProtoReflect.Descriptor instead.
 func (*DiagnosticsFile) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{14}
+	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DiagnosticsFile) GetName() string {
@@ -1094,26 +1212,31 @@ const file_umbra_v1_host_session_service_proto_rawDesc = "" +
 	"\n" +
 	"results_in\x18\x03 \x01(\x04R\tresultsIn\x126\n" +
 	"\vassignments\x18\x04 \x03(\v2\x14.umbra.v1.AssignmentR\vassignments\x12(\n" +
-	"\x10removed_dr_pairs\x18\x05 \x03(\tR\x0eremovedDrPairs\"\x84\x02\n" +
+	"\x10removed_dr_pairs\x18\x05 \x03(\tR\x0eremovedDrPairs\"\xbb\x02\n" +
 	"\tHostQuery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
 	"\adr_pair\x18\x02 \x01(\tR\x06drPair\x12H\n" +
 	"\x0frecovery_points\x18\x03 \x01(\v2\x1d.umbra.v1.RecoveryPointsQueryH\x00R\x0erecoveryPoints\x12>\n" +
 	"\vdiagnostics\x18\x04 \x01(\v2\x1a.umbra.v1.DiagnosticsQueryH\x00R\vdiagnostics\x128\n" +
-	"\tinventory\x18\x05 \x01(\v2\x18.umbra.v1.InventoryQueryH\x00R\tinventoryB\n" +
+	"\tinventory\x18\x05 \x01(\v2\x18.umbra.v1.InventoryQueryH\x00R\tinventory\x125\n" +
+	"\bholdings\x18\x06 \x01(\v2\x17.umbra.v1.HoldingsQueryH\x00R\bholdingsB\n" +
 	"\n" +
 	"\bquestion\"\x15\n" +
 	"\x13RecoveryPointsQuery\"\x12\n" +
 	"\x10DiagnosticsQuery\"\x10\n" +
-	"\x0eInventoryQuery\"\x9c\x02\n" +
+	"\x0eInventoryQuery\"\x0f\n" +
+	"\rHoldingsQuery\"\xd4\x02\n" +
 	"\vQueryAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\x05R\x04code\x12#\n" +
 	"\rerror_message\x18\x03 \x01(\tR\ferrorMessage\x12I\n" +
 	"\x0frecovery_points\x18\x04 \x01(\v2\x1e.umbra.v1.RecoveryPointsAnswerH\x00R\x0erecoveryPoints\x12?\n" +
 	"\vdiagnostics\x18\x05 \x01(\v2\x1b.umbra.v1.DiagnosticsAnswerH\x00R\vdiagnostics\x12.\n" +
-	"\tinventory\x18\x06 \x01(\v2\x0e.umbra.v1.HostH\x00R\tinventoryB\b\n" +
-	"\x06answer\"X\n" +
+	"\tinventory\x18\x06 \x01(\v2\x0e.umbra.v1.HostH\x00R\tinventory\x126\n" +
+	"\bholdings\x18\a \x01(\v2\x18.umbra.v1.HoldingsAnswerH\x00R\bholdingsB\b\n" +
+	"\x06answer\"4\n" +
+	"\x0eHoldingsAnswer\x12\"\n" +
+	"\x04held\x18\x01 \x03(\v2\x0e.umbra.v1.HeldR\x04held\"X\n" +
 	"\x14RecoveryPointsAnswer\x12@\n" +
 	"\x0frecovery_points\x18\x01 \x03(\v2\x17.umbra.v1.RecoveryPointR\x0erecoveryPoints\"D\n" +
 	"\x11DiagnosticsAnswer\x12/\n" +
@@ -1136,7 +1259,7 @@ func file_umbra_v1_host_session_service_proto_rawDescGZIP() []byte {
 	return file_umbra_v1_host_session_service_proto_rawDescData
 }
 
-var file_umbra_v1_host_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_umbra_v1_host_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_umbra_v1_host_session_service_proto_goTypes = []any{
 	(*SessionRequest)(nil),       // 0: umbra.v1.SessionRequest
 	(*SessionHello)(nil),         // 1: umbra.v1.SessionHello
@@ -1149,44 +1272,50 @@ var file_umbra_v1_host_session_service_proto_goTypes = []any{
 	(*RecoveryPointsQuery)(nil),  // 8: umbra.v1.RecoveryPointsQuery
 	(*DiagnosticsQuery)(nil),     // 9: umbra.v1.DiagnosticsQuery
 	(*InventoryQuery)(nil),       // 10: umbra.v1.InventoryQuery
-	(*QueryAnswer)(nil),          // 11: umbra.v1.QueryAnswer
-	(*RecoveryPointsAnswer)(nil), // 12: umbra.v1.RecoveryPointsAnswer
-	(*DiagnosticsAnswer)(nil),    // 13: umbra.v1.DiagnosticsAnswer
-	(*DiagnosticsFile)(nil),      // 14: umbra.v1.DiagnosticsFile
-	(*Host)(nil),                 // 15: umbra.v1.Host
-	(*AssignmentReport)(nil),     // 16: umbra.v1.AssignmentReport
-	(*durationpb.Duration)(nil),  // 17: google.protobuf.Duration
-	(*Assignment)(nil),           // 18: umbra.v1.Assignment
-	(*RecoveryPoint)(nil),        // 19: umbra.v1.RecoveryPoint
+	(*HoldingsQuery)(nil),        // 11: umbra.v1.HoldingsQuery
+	(*QueryAnswer)(nil),          // 12: umbra.v1.QueryAnswer
+	(*HoldingsAnswer)(nil),       // 13: umbra.v1.HoldingsAnswer
+	(*RecoveryPointsAnswer)(nil), // 14: umbra.v1.RecoveryPointsAnswer
+	(*DiagnosticsAnswer)(nil),    // 15: umbra.v1.DiagnosticsAnswer
+	(*DiagnosticsFile)(nil),      // 16: umbra.v1.DiagnosticsFile
+	(*Host)(nil),                 // 17: umbra.v1.Host
+	(*AssignmentReport)(nil),     // 18: umbra.v1.AssignmentReport
+	(*durationpb.Duration)(nil),  // 19: google.protobuf.Duration
+	(*Assignment)(nil),           // 20: umbra.v1.Assignment
+	(*Held)(nil),                 // 21: umbra.v1.Held
+	(*RecoveryPoint)(nil),        // 22: umbra.v1.RecoveryPoint
 }
 var file_umbra_v1_host_session_service_proto_depIdxs = []int32{
 	1,  // 0: umbra.v1.SessionRequest.hello:type_name -> umbra.v1.SessionHello
-	15, // 1: umbra.v1.SessionRequest.inventory:type_name -> umbra.v1.Host
+	17, // 1: umbra.v1.SessionRequest.inventory:type_name -> umbra.v1.Host
 	2,  // 2: umbra.v1.SessionRequest.reports:type_name -> umbra.v1.AssignmentReports
 	3,  // 3: umbra.v1.SessionRequest.heartbeat:type_name -> umbra.v1.Heartbeat
-	11, // 4: umbra.v1.SessionRequest.query_answer:type_name -> umbra.v1.QueryAnswer
-	16, // 5: umbra.v1.AssignmentReports.reports:type_name -> umbra.v1.AssignmentReport
+	12, // 4: umbra.v1.SessionRequest.query_answer:type_name -> umbra.v1.QueryAnswer
+	18, // 5: umbra.v1.AssignmentReports.reports:type_name -> umbra.v1.AssignmentReport
 	5,  // 6: umbra.v1.SessionResponse.welcome:type_name -> umbra.v1.SessionWelcome
 	6,  // 7: umbra.v1.SessionResponse.assignments:type_name -> umbra.v1.AssignmentSet
 	7,  // 8: umbra.v1.SessionResponse.query:type_name -> umbra.v1.HostQuery
-	17, // 9: umbra.v1.SessionWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	17, // 10: umbra.v1.SessionWelcome.lease:type_name -> google.protobuf.Duration
-	18, // 11: umbra.v1.AssignmentSet.assignments:type_name -> umbra.v1.Assignment
+	19, // 9: umbra.v1.SessionWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	19, // 10: umbra.v1.SessionWelcome.lease:type_name -> google.protobuf.Duration
+	20, // 11: umbra.v1.AssignmentSet.assignments:type_name -> umbra.v1.Assignment
 	8,  // 12: umbra.v1.HostQuery.recovery_points:type_name -> umbra.v1.RecoveryPointsQuery
 	9,  // 13: umbra.v1.HostQuery.diagnostics:type_name -> umbra.v1.DiagnosticsQuery
 	10, // 14: umbra.v1.HostQuery.inventory:type_name -> umbra.v1.InventoryQuery
-	12, // 15: umbra.v1.QueryAnswer.recovery_points:type_name -> umbra.v1.RecoveryPointsAnswer
-	13, // 16: umbra.v1.QueryAnswer.diagnostics:type_name -> umbra.v1.DiagnosticsAnswer
-	15, // 17: umbra.v1.QueryAnswer.inventory:type_name -> umbra.v1.Host
-	19, // 18: umbra.v1.RecoveryPointsAnswer.recovery_points:type_name -> umbra.v1.RecoveryPoint
-	14, // 19: umbra.v1.DiagnosticsAnswer.files:type_name -> umbra.v1.DiagnosticsFile
-	0,  // 20: umbra.v1.HostSessionService.Session:input_type -> umbra.v1.SessionRequest
-	4,  // 21: umbra.v1.HostSessionService.Session:output_type -> umbra.v1.SessionResponse
-	21, // [21:22] is the sub-list for method output_type
-	20, // [20:21] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	11, // 15: umbra.v1.HostQuery.holdings:type_name -> umbra.v1.HoldingsQuery
+	14, // 16: umbra.v1.QueryAnswer.recovery_points:type_name -> umbra.v1.RecoveryPointsAnswer
+	15, // 17: umbra.v1.QueryAnswer.diagnostics:type_name -> umbra.v1.DiagnosticsAnswer
+	17, // 18: umbra.v1.QueryAnswer.inventory:type_name -> umbra.v1.Host
+	13, // 19: umbra.v1.QueryAnswer.holdings:type_name -> umbra.v1.HoldingsAnswer
+	21, // 20: umbra.v1.HoldingsAnswer.held:type_name -> umbra.v1.Held
+	22, // 21: umbra.v1.RecoveryPointsAnswer.recovery_points:type_name -> umbra.v1.RecoveryPoint
+	16, // 22: umbra.v1.DiagnosticsAnswer.files:type_name -> umbra.v1.DiagnosticsFile
+	0,  // 23: umbra.v1.HostSessionService.Session:input_type -> umbra.v1.SessionRequest
+	4,  // 24: umbra.v1.HostSessionService.Session:output_type -> umbra.v1.SessionResponse
+	24, // [24:25] is the sub-list for method output_type
+	23, // [23:24] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_umbra_v1_host_session_service_proto_init() }
@@ -1213,11 +1342,13 @@ func file_umbra_v1_host_session_service_proto_init() {
 		(*HostQuery_RecoveryPoints)(nil),
 		(*HostQuery_Diagnostics)(nil),
 		(*HostQuery_Inventory)(nil),
+		(*HostQuery_Holdings)(nil),
 	}
-	file_umbra_v1_host_session_service_proto_msgTypes[11].OneofWrappers = []any{
+	file_umbra_v1_host_session_service_proto_msgTypes[12].OneofWrappers = []any{
 		(*QueryAnswer_RecoveryPoints)(nil),
 		(*QueryAnswer_Diagnostics)(nil),
 		(*QueryAnswer_Inventory)(nil),
+		(*QueryAnswer_Holdings)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1225,7 +1356,7 @@ func file_umbra_v1_host_session_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_umbra_v1_host_session_service_proto_rawDesc), len(file_umbra_v1_host_session_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

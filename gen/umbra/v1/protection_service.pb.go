@@ -23,6 +23,281 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ListHeldPairsRequest asks for the pairs.
+type ListHeldPairsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHeldPairsRequest) Reset() {
+	*x = ListHeldPairsRequest{}
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHeldPairsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHeldPairsRequest) ProtoMessage() {}
+
+func (x *ListHeldPairsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHeldPairsRequest.ProtoReflect.Descriptor instead.
+func (*ListHeldPairsRequest) Descriptor() ([]byte, []int) {
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{0}
+}
+
+// ListHeldPairsResponse holds the pairs.
+type ListHeldPairsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pairs, in the order of their names.
+	HeldPairs []*HeldPair `protobuf:"bytes,1,rep,name=held_pairs,json=heldPairs,proto3" json:"held_pairs,omitempty"`
+	// Hosts that were asked and did not answer. "hosts/{host}".
+	SilentHosts   []string `protobuf:"bytes,2,rep,name=silent_hosts,json=silentHosts,proto3" json:"silent_hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHeldPairsResponse) Reset() {
+	*x = ListHeldPairsResponse{}
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHeldPairsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHeldPairsResponse) ProtoMessage() {}
+
+func (x *ListHeldPairsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHeldPairsResponse.ProtoReflect.Descriptor instead.
+func (*ListHeldPairsResponse) Descriptor() ([]byte, []int) {
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListHeldPairsResponse) GetHeldPairs() []*HeldPair {
+	if x != nil {
+		return x.HeldPairs
+	}
+	return nil
+}
+
+func (x *ListHeldPairsResponse) GetSilentHosts() []string {
+	if x != nil {
+		return x.SilentHosts
+	}
+	return nil
+}
+
+// HeldPair is a pair that hosts hold and the control plane has no record of.
+type HeldPair struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// OUTPUT_ONLY. The pair as it would be adopted.
+	DrPair *DRPair `protobuf:"bytes,1,opt,name=dr_pair,json=drPair,proto3" json:"dr_pair,omitempty"`
+	// OUTPUT_ONLY. Who holds it. "hosts/{host}".
+	Hosts []string `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// OUTPUT_ONLY. How many recovery points there are.
+	RecoveryPointCount int64 `protobuf:"varint,3,opt,name=recovery_point_count,json=recoveryPointCount,proto3" json:"recovery_point_count,omitempty"`
+	// OUTPUT_ONLY. Why it cannot be adopted now. Unset if it can.
+	Blocker       *Failure `protobuf:"bytes,4,opt,name=blocker,proto3" json:"blocker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldPair) Reset() {
+	*x = HeldPair{}
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldPair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldPair) ProtoMessage() {}
+
+func (x *HeldPair) ProtoReflect() protoreflect.Message {
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldPair.ProtoReflect.Descriptor instead.
+func (*HeldPair) Descriptor() ([]byte, []int) {
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HeldPair) GetDrPair() *DRPair {
+	if x != nil {
+		return x.DrPair
+	}
+	return nil
+}
+
+func (x *HeldPair) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *HeldPair) GetRecoveryPointCount() int64 {
+	if x != nil {
+		return x.RecoveryPointCount
+	}
+	return 0
+}
+
+func (x *HeldPair) GetBlocker() *Failure {
+	if x != nil {
+		return x.Blocker
+	}
+	return nil
+}
+
+// AdoptDRPairRequest names a pair that hosts hold.
+type AdoptDRPairRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// REQUIRED. "drPairs/{dr_pair}".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// OPTIONAL. Its uid. Needed when several pairs of that name are held.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// OPTIONAL. A repeated request with the same id gets the same pair.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptDRPairRequest) Reset() {
+	*x = AdoptDRPairRequest{}
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptDRPairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptDRPairRequest) ProtoMessage() {}
+
+func (x *AdoptDRPairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptDRPairRequest.ProtoReflect.Descriptor instead.
+func (*AdoptDRPairRequest) Descriptor() ([]byte, []int) {
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AdoptDRPairRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AdoptDRPairRequest) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *AdoptDRPairRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// AdoptDRPairResponse holds the pair.
+type AdoptDRPairResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pair. It waits until its hosts have said where they are.
+	DrPair        *DRPair `protobuf:"bytes,1,opt,name=dr_pair,json=drPair,proto3" json:"dr_pair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptDRPairResponse) Reset() {
+	*x = AdoptDRPairResponse{}
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptDRPairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptDRPairResponse) ProtoMessage() {}
+
+func (x *AdoptDRPairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptDRPairResponse.ProtoReflect.Descriptor instead.
+func (*AdoptDRPairResponse) Descriptor() ([]byte, []int) {
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AdoptDRPairResponse) GetDrPair() *DRPair {
+	if x != nil {
+		return x.DrPair
+	}
+	return nil
+}
+
 // CreateDRPairRequest asks for protection.
 type CreateDRPairRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -40,7 +315,7 @@ type CreateDRPairRequest struct {
 
 func (x *CreateDRPairRequest) Reset() {
 	*x = CreateDRPairRequest{}
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[0]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -52,7 +327,7 @@ func (x *CreateDRPairRequest) String() string {
 func (*CreateDRPairRequest) ProtoMessage() {}
 
 func (x *CreateDRPairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[0]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -65,7 +340,7 @@ func (x *CreateDRPairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDRPairRequest.ProtoReflect.Descriptor instead.
 func (*CreateDRPairRequest) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{0}
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateDRPairRequest) GetDrPairId() string {
@@ -109,7 +384,7 @@ type CreateDRPairResponse struct {
 
 func (x *CreateDRPairResponse) Reset() {
 	*x = CreateDRPairResponse{}
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[1]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -121,7 +396,7 @@ func (x *CreateDRPairResponse) String() string {
 func (*CreateDRPairResponse) ProtoMessage() {}
 
 func (x *CreateDRPairResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[1]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -134,7 +409,7 @@ func (x *CreateDRPairResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDRPairResponse.ProtoReflect.Descriptor instead.
 func (*CreateDRPairResponse) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{1}
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateDRPairResponse) GetDrPair() *DRPair {
@@ -168,7 +443,7 @@ type UpdateDRPairRequest struct {
 
 func (x *UpdateDRPairRequest) Reset() {
 	*x = UpdateDRPairRequest{}
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[2]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -180,7 +455,7 @@ func (x *UpdateDRPairRequest) String() string {
 func (*UpdateDRPairRequest) ProtoMessage() {}
 
 func (x *UpdateDRPairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[2]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -193,7 +468,7 @@ func (x *UpdateDRPairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateDRPairRequest.ProtoReflect.Descriptor instead.
 func (*UpdateDRPairRequest) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{2}
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UpdateDRPairRequest) GetDrPair() *DRPair {
@@ -235,7 +510,7 @@ type UpdateDRPairResponse struct {
 
 func (x *UpdateDRPairResponse) Reset() {
 	*x = UpdateDRPairResponse{}
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[3]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -247,7 +522,7 @@ func (x *UpdateDRPairResponse) String() string {
 func (*UpdateDRPairResponse) ProtoMessage() {}
 
 func (x *UpdateDRPairResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[3]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -260,7 +535,7 @@ func (x *UpdateDRPairResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateDRPairResponse.ProtoReflect.Descriptor instead.
 func (*UpdateDRPairResponse) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{3}
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdateDRPairResponse) GetDrPair() *DRPair {
@@ -287,7 +562,7 @@ type DeleteDRPairRequest struct {
 
 func (x *DeleteDRPairRequest) Reset() {
 	*x = DeleteDRPairRequest{}
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[4]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +574,7 @@ func (x *DeleteDRPairRequest) String() string {
 func (*DeleteDRPairRequest) ProtoMessage() {}
 
 func (x *DeleteDRPairRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[4]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +587,7 @@ func (x *DeleteDRPairRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDRPairRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDRPairRequest) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{4}
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteDRPairRequest) GetName() string {
@@ -354,7 +629,7 @@ type DeleteDRPairResponse struct {
 
 func (x *DeleteDRPairResponse) Reset() {
 	*x = DeleteDRPairResponse{}
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[5]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -366,7 +641,7 @@ func (x *DeleteDRPairResponse) String() string {
 func (*DeleteDRPairResponse) ProtoMessage() {}
 
 func (x *DeleteDRPairResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[5]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -379,7 +654,7 @@ func (x *DeleteDRPairResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDRPairResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDRPairResponse) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{5}
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteDRPairResponse) GetOperation() *Operation {
@@ -404,7 +679,7 @@ type PauseReplicationRequest struct {
 
 func (x *PauseReplicationRequest) Reset() {
 	*x = PauseReplicationRequest{}
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[6]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +691,7 @@ func (x *PauseReplicationRequest) String() string {
 func (*PauseReplicationRequest) ProtoMessage() {}
 
 func (x *PauseReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[6]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +704,7 @@ func (x *PauseReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseReplicationRequest.ProtoReflect.Descriptor instead.
 func (*PauseReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{6}
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PauseReplicationRequest) GetName() string {
@@ -464,7 +739,7 @@ type PauseReplicationResponse struct {
 
 func (x *PauseReplicationResponse) Reset() {
 	*x = PauseReplicationResponse{}
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[7]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +751,7 @@ func (x *PauseReplicationResponse) String() string {
 func (*PauseReplicationResponse) ProtoMessage() {}
 
 func (x *PauseReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[7]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +764,7 @@ func (x *PauseReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseReplicationResponse.ProtoReflect.Descriptor instead.
 func (*PauseReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{7}
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PauseReplicationResponse) GetDrPair() *DRPair {
@@ -514,7 +789,7 @@ type ResumeReplicationRequest struct {
 
 func (x *ResumeReplicationRequest) Reset() {
 	*x = ResumeReplicationRequest{}
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[8]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +801,7 @@ func (x *ResumeReplicationRequest) String() string {
 func (*ResumeReplicationRequest) ProtoMessage() {}
 
 func (x *ResumeReplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[8]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +814,7 @@ func (x *ResumeReplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeReplicationRequest.ProtoReflect.Descriptor instead.
 func (*ResumeReplicationRequest) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{8}
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResumeReplicationRequest) GetName() string {
@@ -574,7 +849,7 @@ type ResumeReplicationResponse struct {
 
 func (x *ResumeReplicationResponse) Reset() {
 	*x = ResumeReplicationResponse{}
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[9]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +861,7 @@ func (x *ResumeReplicationResponse) String() string {
 func (*ResumeReplicationResponse) ProtoMessage() {}
 
 func (x *ResumeReplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_umbra_v1_protection_service_proto_msgTypes[9]
+	mi := &file_umbra_v1_protection_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +874,7 @@ func (x *ResumeReplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeReplicationResponse.ProtoReflect.Descriptor instead.
 func (*ResumeReplicationResponse) Descriptor() ([]byte, []int) {
-	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{9}
+	return file_umbra_v1_protection_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResumeReplicationResponse) GetDrPair() *DRPair {
@@ -613,7 +888,24 @@ var File_umbra_v1_protection_service_proto protoreflect.FileDescriptor
 
 const file_umbra_v1_protection_service_proto_rawDesc = "" +
 	"\n" +
-	"!umbra/v1/protection_service.proto\x12\bumbra.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x16umbra/v1/dr_pair.proto\x1a\x16umbra/v1/failure.proto\x1a\x18umbra/v1/operation.proto\"\xe1\x01\n" +
+	"!umbra/v1/protection_service.proto\x12\bumbra.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x16umbra/v1/dr_pair.proto\x1a\x16umbra/v1/failure.proto\x1a\x18umbra/v1/operation.proto\"\x16\n" +
+	"\x14ListHeldPairsRequest\"m\n" +
+	"\x15ListHeldPairsResponse\x121\n" +
+	"\n" +
+	"held_pairs\x18\x01 \x03(\v2\x12.umbra.v1.HeldPairR\theldPairs\x12!\n" +
+	"\fsilent_hosts\x18\x02 \x03(\tR\vsilentHosts\"\xaa\x01\n" +
+	"\bHeldPair\x12)\n" +
+	"\adr_pair\x18\x01 \x01(\v2\x10.umbra.v1.DRPairR\x06drPair\x12\x14\n" +
+	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x120\n" +
+	"\x14recovery_point_count\x18\x03 \x01(\x03R\x12recoveryPointCount\x12+\n" +
+	"\ablocker\x18\x04 \x01(\v2\x11.umbra.v1.FailureR\ablocker\"\xa1\x01\n" +
+	"\x12AdoptDRPairRequest\x12G\n" +
+	"\x04name\x18\x01 \x01(\tB3\xbaH0r.2,^drPairs/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\x04name\x12\x19\n" +
+	"\x03uid\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03uid\x12'\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\"@\n" +
+	"\x13AdoptDRPairResponse\x12)\n" +
+	"\adr_pair\x18\x01 \x01(\v2\x10.umbra.v1.DRPairR\x06drPair\"\xe1\x01\n" +
 	"\x13CreateDRPairRequest\x12I\n" +
 	"\n" +
 	"dr_pair_id\x18\x01 \x01(\tB+\xbaH(r&2$^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$R\bdrPairId\x121\n" +
@@ -654,13 +946,15 @@ const file_umbra_v1_protection_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\trequestId\"F\n" +
 	"\x19ResumeReplicationResponse\x12)\n" +
-	"\adr_pair\x18\x01 \x01(\v2\x10.umbra.v1.DRPairR\x06drPair2\xb9\x03\n" +
+	"\adr_pair\x18\x01 \x01(\v2\x10.umbra.v1.DRPairR\x06drPair2\xd7\x04\n" +
 	"\x11ProtectionService\x12M\n" +
 	"\fCreateDRPair\x12\x1d.umbra.v1.CreateDRPairRequest\x1a\x1e.umbra.v1.CreateDRPairResponse\x12M\n" +
 	"\fUpdateDRPair\x12\x1d.umbra.v1.UpdateDRPairRequest\x1a\x1e.umbra.v1.UpdateDRPairResponse\x12M\n" +
 	"\fDeleteDRPair\x12\x1d.umbra.v1.DeleteDRPairRequest\x1a\x1e.umbra.v1.DeleteDRPairResponse\x12Y\n" +
 	"\x10PauseReplication\x12!.umbra.v1.PauseReplicationRequest\x1a\".umbra.v1.PauseReplicationResponse\x12\\\n" +
-	"\x11ResumeReplication\x12\".umbra.v1.ResumeReplicationRequest\x1a#.umbra.v1.ResumeReplicationResponseB0Z.github.com/umbra-dr/umbra/gen/umbra/v1;umbrav1b\x06proto3"
+	"\x11ResumeReplication\x12\".umbra.v1.ResumeReplicationRequest\x1a#.umbra.v1.ResumeReplicationResponse\x12P\n" +
+	"\rListHeldPairs\x12\x1e.umbra.v1.ListHeldPairsRequest\x1a\x1f.umbra.v1.ListHeldPairsResponse\x12J\n" +
+	"\vAdoptDRPair\x12\x1c.umbra.v1.AdoptDRPairRequest\x1a\x1d.umbra.v1.AdoptDRPairResponseB0Z.github.com/umbra-dr/umbra/gen/umbra/v1;umbrav1b\x06proto3"
 
 var (
 	file_umbra_v1_protection_service_proto_rawDescOnce sync.Once
@@ -674,48 +968,61 @@ func file_umbra_v1_protection_service_proto_rawDescGZIP() []byte {
 	return file_umbra_v1_protection_service_proto_rawDescData
 }
 
-var file_umbra_v1_protection_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_umbra_v1_protection_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_umbra_v1_protection_service_proto_goTypes = []any{
-	(*CreateDRPairRequest)(nil),       // 0: umbra.v1.CreateDRPairRequest
-	(*CreateDRPairResponse)(nil),      // 1: umbra.v1.CreateDRPairResponse
-	(*UpdateDRPairRequest)(nil),       // 2: umbra.v1.UpdateDRPairRequest
-	(*UpdateDRPairResponse)(nil),      // 3: umbra.v1.UpdateDRPairResponse
-	(*DeleteDRPairRequest)(nil),       // 4: umbra.v1.DeleteDRPairRequest
-	(*DeleteDRPairResponse)(nil),      // 5: umbra.v1.DeleteDRPairResponse
-	(*PauseReplicationRequest)(nil),   // 6: umbra.v1.PauseReplicationRequest
-	(*PauseReplicationResponse)(nil),  // 7: umbra.v1.PauseReplicationResponse
-	(*ResumeReplicationRequest)(nil),  // 8: umbra.v1.ResumeReplicationRequest
-	(*ResumeReplicationResponse)(nil), // 9: umbra.v1.ResumeReplicationResponse
-	(*DRPair)(nil),                    // 10: umbra.v1.DRPair
-	(*Failure)(nil),                   // 11: umbra.v1.Failure
-	(*fieldmaskpb.FieldMask)(nil),     // 12: google.protobuf.FieldMask
-	(*Operation)(nil),                 // 13: umbra.v1.Operation
+	(*ListHeldPairsRequest)(nil),      // 0: umbra.v1.ListHeldPairsRequest
+	(*ListHeldPairsResponse)(nil),     // 1: umbra.v1.ListHeldPairsResponse
+	(*HeldPair)(nil),                  // 2: umbra.v1.HeldPair
+	(*AdoptDRPairRequest)(nil),        // 3: umbra.v1.AdoptDRPairRequest
+	(*AdoptDRPairResponse)(nil),       // 4: umbra.v1.AdoptDRPairResponse
+	(*CreateDRPairRequest)(nil),       // 5: umbra.v1.CreateDRPairRequest
+	(*CreateDRPairResponse)(nil),      // 6: umbra.v1.CreateDRPairResponse
+	(*UpdateDRPairRequest)(nil),       // 7: umbra.v1.UpdateDRPairRequest
+	(*UpdateDRPairResponse)(nil),      // 8: umbra.v1.UpdateDRPairResponse
+	(*DeleteDRPairRequest)(nil),       // 9: umbra.v1.DeleteDRPairRequest
+	(*DeleteDRPairResponse)(nil),      // 10: umbra.v1.DeleteDRPairResponse
+	(*PauseReplicationRequest)(nil),   // 11: umbra.v1.PauseReplicationRequest
+	(*PauseReplicationResponse)(nil),  // 12: umbra.v1.PauseReplicationResponse
+	(*ResumeReplicationRequest)(nil),  // 13: umbra.v1.ResumeReplicationRequest
+	(*ResumeReplicationResponse)(nil), // 14: umbra.v1.ResumeReplicationResponse
+	(*DRPair)(nil),                    // 15: umbra.v1.DRPair
+	(*Failure)(nil),                   // 16: umbra.v1.Failure
+	(*fieldmaskpb.FieldMask)(nil),     // 17: google.protobuf.FieldMask
+	(*Operation)(nil),                 // 18: umbra.v1.Operation
 }
 var file_umbra_v1_protection_service_proto_depIdxs = []int32{
-	10, // 0: umbra.v1.CreateDRPairRequest.dr_pair:type_name -> umbra.v1.DRPair
-	10, // 1: umbra.v1.CreateDRPairResponse.dr_pair:type_name -> umbra.v1.DRPair
-	11, // 2: umbra.v1.CreateDRPairResponse.warnings:type_name -> umbra.v1.Failure
-	10, // 3: umbra.v1.UpdateDRPairRequest.dr_pair:type_name -> umbra.v1.DRPair
-	12, // 4: umbra.v1.UpdateDRPairRequest.update_mask:type_name -> google.protobuf.FieldMask
-	10, // 5: umbra.v1.UpdateDRPairResponse.dr_pair:type_name -> umbra.v1.DRPair
-	13, // 6: umbra.v1.DeleteDRPairResponse.operation:type_name -> umbra.v1.Operation
-	10, // 7: umbra.v1.PauseReplicationResponse.dr_pair:type_name -> umbra.v1.DRPair
-	10, // 8: umbra.v1.ResumeReplicationResponse.dr_pair:type_name -> umbra.v1.DRPair
-	0,  // 9: umbra.v1.ProtectionService.CreateDRPair:input_type -> umbra.v1.CreateDRPairRequest
-	2,  // 10: umbra.v1.ProtectionService.UpdateDRPair:input_type -> umbra.v1.UpdateDRPairRequest
-	4,  // 11: umbra.v1.ProtectionService.DeleteDRPair:input_type -> umbra.v1.DeleteDRPairRequest
-	6,  // 12: umbra.v1.ProtectionService.PauseReplication:input_type -> umbra.v1.PauseReplicationRequest
-	8,  // 13: umbra.v1.ProtectionService.ResumeReplication:input_type -> umbra.v1.ResumeReplicationRequest
-	1,  // 14: umbra.v1.ProtectionService.CreateDRPair:output_type -> umbra.v1.CreateDRPairResponse
-	3,  // 15: umbra.v1.ProtectionService.UpdateDRPair:output_type -> umbra.v1.UpdateDRPairResponse
-	5,  // 16: umbra.v1.ProtectionService.DeleteDRPair:output_type -> umbra.v1.DeleteDRPairResponse
-	7,  // 17: umbra.v1.ProtectionService.PauseReplication:output_type -> umbra.v1.PauseReplicationResponse
-	9,  // 18: umbra.v1.ProtectionService.ResumeReplication:output_type -> umbra.v1.ResumeReplicationResponse
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	2,  // 0: umbra.v1.ListHeldPairsResponse.held_pairs:type_name -> umbra.v1.HeldPair
+	15, // 1: umbra.v1.HeldPair.dr_pair:type_name -> umbra.v1.DRPair
+	16, // 2: umbra.v1.HeldPair.blocker:type_name -> umbra.v1.Failure
+	15, // 3: umbra.v1.AdoptDRPairResponse.dr_pair:type_name -> umbra.v1.DRPair
+	15, // 4: umbra.v1.CreateDRPairRequest.dr_pair:type_name -> umbra.v1.DRPair
+	15, // 5: umbra.v1.CreateDRPairResponse.dr_pair:type_name -> umbra.v1.DRPair
+	16, // 6: umbra.v1.CreateDRPairResponse.warnings:type_name -> umbra.v1.Failure
+	15, // 7: umbra.v1.UpdateDRPairRequest.dr_pair:type_name -> umbra.v1.DRPair
+	17, // 8: umbra.v1.UpdateDRPairRequest.update_mask:type_name -> google.protobuf.FieldMask
+	15, // 9: umbra.v1.UpdateDRPairResponse.dr_pair:type_name -> umbra.v1.DRPair
+	18, // 10: umbra.v1.DeleteDRPairResponse.operation:type_name -> umbra.v1.Operation
+	15, // 11: umbra.v1.PauseReplicationResponse.dr_pair:type_name -> umbra.v1.DRPair
+	15, // 12: umbra.v1.ResumeReplicationResponse.dr_pair:type_name -> umbra.v1.DRPair
+	5,  // 13: umbra.v1.ProtectionService.CreateDRPair:input_type -> umbra.v1.CreateDRPairRequest
+	7,  // 14: umbra.v1.ProtectionService.UpdateDRPair:input_type -> umbra.v1.UpdateDRPairRequest
+	9,  // 15: umbra.v1.ProtectionService.DeleteDRPair:input_type -> umbra.v1.DeleteDRPairRequest
+	11, // 16: umbra.v1.ProtectionService.PauseReplication:input_type -> umbra.v1.PauseReplicationRequest
+	13, // 17: umbra.v1.ProtectionService.ResumeReplication:input_type -> umbra.v1.ResumeReplicationRequest
+	0,  // 18: umbra.v1.ProtectionService.ListHeldPairs:input_type -> umbra.v1.ListHeldPairsRequest
+	3,  // 19: umbra.v1.ProtectionService.AdoptDRPair:input_type -> umbra.v1.AdoptDRPairRequest
+	6,  // 20: umbra.v1.ProtectionService.CreateDRPair:output_type -> umbra.v1.CreateDRPairResponse
+	8,  // 21: umbra.v1.ProtectionService.UpdateDRPair:output_type -> umbra.v1.UpdateDRPairResponse
+	10, // 22: umbra.v1.ProtectionService.DeleteDRPair:output_type -> umbra.v1.DeleteDRPairResponse
+	12, // 23: umbra.v1.ProtectionService.PauseReplication:output_type -> umbra.v1.PauseReplicationResponse
+	14, // 24: umbra.v1.ProtectionService.ResumeReplication:output_type -> umbra.v1.ResumeReplicationResponse
+	1,  // 25: umbra.v1.ProtectionService.ListHeldPairs:output_type -> umbra.v1.ListHeldPairsResponse
+	4,  // 26: umbra.v1.ProtectionService.AdoptDRPair:output_type -> umbra.v1.AdoptDRPairResponse
+	20, // [20:27] is the sub-list for method output_type
+	13, // [13:20] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_umbra_v1_protection_service_proto_init() }
@@ -732,7 +1039,7 @@ func file_umbra_v1_protection_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_umbra_v1_protection_service_proto_rawDesc), len(file_umbra_v1_protection_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

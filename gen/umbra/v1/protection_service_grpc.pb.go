@@ -24,6 +24,8 @@ const (
 	ProtectionService_DeleteDRPair_FullMethodName      = "/umbra.v1.ProtectionService/DeleteDRPair"
 	ProtectionService_PauseReplication_FullMethodName  = "/umbra.v1.ProtectionService/PauseReplication"
 	ProtectionService_ResumeReplication_FullMethodName = "/umbra.v1.ProtectionService/ResumeReplication"
+	ProtectionService_ListHeldPairs_FullMethodName     = "/umbra.v1.ProtectionService/ListHeldPairs"
+	ProtectionService_AdoptDRPair_FullMethodName       = "/umbra.v1.ProtectionService/AdoptDRPair"
 )
 
 // ProtectionServiceClient is the client API for ProtectionService service.
@@ -42,6 +44,11 @@ type ProtectionServiceClient interface {
 	PauseReplication(ctx context.Context, in *PauseReplicationRequest, opts ...grpc.CallOption) (*PauseReplicationResponse, error)
 	// ResumeReplication makes points again, from what changed meanwhile.
 	ResumeReplication(ctx context.Context, in *ResumeReplicationRequest, opts ...grpc.CallOption) (*ResumeReplicationResponse, error)
+	// ListHeldPairs asks all connected hosts what they hold of pairs that the control plane has no record of, since its records were
+	// lost, or are from a backup that is older than the pair.
+	ListHeldPairs(ctx context.Context, in *ListHeldPairsRequest, opts ...grpc.CallOption) (*ListHeldPairsResponse, error)
+	// AdoptDRPair makes the record of a pair from what its hosts hold. They go on from where they are, with all recovery points.
+	AdoptDRPair(ctx context.Context, in *AdoptDRPairRequest, opts ...grpc.CallOption) (*AdoptDRPairResponse, error)
 }
 
 type protectionServiceClient struct {
@@ -102,6 +109,26 @@ func (c *protectionServiceClient) ResumeReplication(ctx context.Context, in *Res
 	return out, nil
 }
 
+func (c *protectionServiceClient) ListHeldPairs(ctx context.Context, in *ListHeldPairsRequest, opts ...grpc.CallOption) (*ListHeldPairsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListHeldPairsResponse)
+	err := c.cc.Invoke(ctx, ProtectionService_ListHeldPairs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *protectionServiceClient) AdoptDRPair(ctx context.Context, in *AdoptDRPairRequest, opts ...grpc.CallOption) (*AdoptDRPairResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdoptDRPairResponse)
+	err := c.cc.Invoke(ctx, ProtectionService_AdoptDRPair_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ProtectionServiceServer is the server API for ProtectionService service.
 // All implementations must embed UnimplementedProtectionServiceServer
 // for forward compatibility.
@@ -118,6 +145,11 @@ type ProtectionServiceServer interface {
 	PauseReplication(context.Context, *PauseReplicationRequest) (*PauseReplicationResponse, error)
 	// ResumeReplication makes points again, from what changed meanwhile.
 	ResumeReplication(context.Context, *ResumeReplicationRequest) (*ResumeReplicationResponse, error)
+	// ListHeldPairs asks all connected hosts what they hold of pairs that the control plane has no record of, since its records were
+	// lost, or are from a backup that is older than the pair.
+	ListHeldPairs(context.Context, *ListHeldPairsRequest) (*ListHeldPairsResponse, error)
+	// AdoptDRPair makes the record of a pair from what its hosts hold. They go on from where they are, with all recovery points.
+	AdoptDRPair(context.Context, *AdoptDRPairRequest) (*AdoptDRPairResponse, error)
 	mustEmbedUnimplementedProtectionServiceServer()
 }
 
@@ -142,6 +174,12 @@ func (UnimplementedProtectionServiceServer) PauseReplication(context.Context, *P
 }
 func (UnimplementedProtectionServiceServer) ResumeReplication(context.Context, *ResumeReplicationRequest) (*ResumeReplicationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResumeReplication not implemented")
+}
+func (UnimplementedProtectionServiceServer) ListHeldPairs(context.Context, *ListHeldPairsRequest) (*ListHeldPairsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListHeldPairs not implemented")
+}
+func (UnimplementedProtectionServiceServer) AdoptDRPair(context.Context, *AdoptDRPairRequest) (*AdoptDRPairResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdoptDRPair not implemented")
 }
 func (UnimplementedProtectionServiceServer) mustEmbedUnimplementedProtectionServiceServer() {}
 func (UnimplementedProtectionServiceServer) testEmbeddedByValue()                           {}
@@ -254,6 +292,42 @@ func _ProtectionService_ResumeReplication_Handler(srv interface{}, ctx context.C
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProtectionService_ListHeldPairs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListHeldPairsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProtectionServiceServer).ListHeldPairs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProtectionService_ListHeldPairs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProtectionServiceServer).ListHeldPairs(ctx, req.(*ListHeldPairsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProtectionService_AdoptDRPair_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptDRPairRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProtectionServiceServer).AdoptDRPair(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProtectionService_AdoptDRPair_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProtectionServiceServer).AdoptDRPair(ctx, req.(*AdoptDRPairRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ProtectionService_ServiceDesc is the grpc.ServiceDesc for ProtectionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -280,6 +354,14 @@ var ProtectionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ResumeReplication",
 			Handler:    _ProtectionService_ResumeReplication_Handler,
+		},
+		{
+			MethodName: "ListHeldPairs",
+			Handler:    _ProtectionService_ListHeldPairs_Handler,
+		},
+		{
+			MethodName: "AdoptDRPair",
+			Handler:    _ProtectionService_AdoptDRPair_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
