@@ -62,7 +62,7 @@ func (d *Draft) Complete(ctx context.Context, meta PointMeta) (Point, error) {
 	defer s.mu.Unlock()
 	d.ended = true
 	s.handle = nil
-	out := s.point(p)
+	out := s.point(p, nil)
 	out.ServerXML, out.Attachments = meta.ServerXML, meta.Attachments
 	return out, nil
 }

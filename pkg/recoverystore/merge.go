@@ -154,19 +154,13 @@ func (s *Store) forgetPoints(g deletionGroup) error {
 		}
 	}
 	s.mu.Unlock()
-	named := map[string]bool{}
-	for _, p := range stay {
-		for _, hash := range p.blobs() {
-			named[hash] = true
-		}
-	}
 	err := s.update(func(tx *bbolt.Tx) error {
 		for _, p := range gone {
 			if err := tx.Bucket(bucketPoints).Delete(uintValue(p.Seq)); err != nil {
 				return err
 			}
 		}
-		return dropBlobs(tx, gone, named)
+		return dropBlobs(tx, gone, stay)
 	})
 	if err != nil {
 		return err
@@ -180,28 +174,35 @@ func (s *Store) forgetPoints(g deletionGroup) error {
 	return nil
 }
 
-// dropBlobs removes the blobs of points that are gone and that no other names. Which an unreadable point had is not known, so all
-// are looked at.
-func dropBlobs(tx *bbolt.Tx, gone []*pointRecord, named map[string]bool) error {
+// dropBlobs removes the blobs of points that are gone and that none of those that stay names. Which an unreadable point had is not
+// known, so all are looked at.
+func dropBlobs(tx *bbolt.Tx, gone, stay []*pointRecord) error {
 	b := tx.Bucket(bucketBlobs)
-	var drop []string
+	drop := map[string]bool{}
 	for _, p := range gone {
-		drop = append(drop, p.blobs()...)
+		for _, hash := range p.blobs() {
+			drop[hash] = true
+		}
 		if !p.unreadable {
 			continue
 		}
 		err := b.ForEach(func(hash, _ []byte) error {
-			drop = append(drop, string(hash))
+			drop[string(hash)] = true
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 	}
-	for _, hash := range drop {
-		if named[hash] {
-			continue
+	for _, p := range stay {
+		if len(drop) == 0 { // soon: points nearly always name the same
+			break
 		}
+		for _, hash := range p.blobs() {
+			delete(drop, hash)
+		}
+	}
+	for hash := range drop {
 		if err := b.Delete([]byte(hash)); err != nil {
 			return err
 		}

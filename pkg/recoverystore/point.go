@@ -1,7 +1,6 @@
 package recoverystore
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -13,11 +12,14 @@ type PointID string
 
 const (
 	pointIDPrefix = "rp-"
-	pointIDDigits = 12
+	pointIDDigits = len(pointIDZeros)
+	pointIDZeros  = "000000000000"
 )
 
+// pointID is called for every point of a list.
 func pointID(seq uint64) PointID {
-	return PointID(fmt.Sprintf("%s%0*d", pointIDPrefix, pointIDDigits, seq))
+	digits := strconv.FormatUint(seq, 10)
+	return PointID(pointIDPrefix + pointIDZeros[min(len(digits), pointIDDigits):] + digits)
 }
 
 // Seq returns the sequence number in the name; ok is false when the name is not one of ours.

@@ -1,6 +1,7 @@
 package recoverystore
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -53,16 +54,22 @@ func (s *Store) Points() []Point {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([]Point, 0, len(s.points))
+	disks := 0
+	for _, p := range s.points {
+		disks += len(p.Disks)
+	}
+	room := make([]DiskInfo, disks) // in one piece for all
 	for _, p := range s.points {
 		if !p.Deleting {
-			out = append(out, s.point(p))
+			out = append(out, s.point(p, room[:0:len(p.Disks)]))
+			room = room[len(p.Disks):]
 		}
 	}
 	return out
 }
 
-// point needs mu.
-func (s *Store) point(p *pointRecord) Point {
+// point needs mu. Its disks go into room, as far as that reaches.
+func (s *Store) point(p *pointRecord, room []DiskInfo) Point {
 	out := Point{
 		ID: pointID(p.Seq), Seq: p.Seq, Epoch: p.Epoch,
 		CreateTime: p.CreateTime, CompleteTime: p.CompleteTime,
@@ -72,8 +79,9 @@ func (s *Store) point(p *pointRecord) Point {
 	}
 	_, out.Pinned = s.views[p.Seq]
 	for _, d := range p.Disks {
-		out.Disks = append(out.Disks, d.DiskInfo)
+		room = append(room, d.DiskInfo)
 	}
+	out.Disks = room
 	return out
 }
 
@@ -90,7 +98,7 @@ func (s *Store) Point(id PointID) (Point, error) {
 		s.mu.Unlock()
 		return Point{}, err
 	}
-	out := s.point(rec)
+	out := s.point(rec, nil)
 	s.mu.Unlock()
 	if rec.unreadable {
 		return Point{}, rec.damaged()
@@ -122,12 +130,10 @@ func (p *pointRecord) damaged() error {
 
 // livePoint needs mu.
 func (s *Store) livePoint(id PointID) (*pointRecord, error) {
-	seq, ok := id.Seq()
-	if ok {
-		for _, p := range s.points {
-			if p.Seq == seq && !p.Deleting {
-				return p, nil
-			}
+	if seq, ok := id.Seq(); ok {
+		at, found := slices.BinarySearchFunc(s.points, seq, func(p *pointRecord, seq uint64) int { return cmp.Compare(p.Seq, seq) })
+		if found && !s.points[at].Deleting {
+			return s.points[at], nil
 		}
 	}
 	return nil, &PointError{ID: id, Reason: ErrNoPoint}

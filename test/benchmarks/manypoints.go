@@ -55,10 +55,11 @@ const costsSamples = 50
 // costs measures taking a point, deleting the oldest one and opening the newest one. The number of points stays.
 func (s *pointStore) costs(ctx context.Context) (figures [3][]float64, err error) {
 	for range costsSamples {
+		oldest, viewed := s.Points()[0].ID, s.newest() // a list costs by its length
 		steps := [3]func() error{
 			func() error { _, err := s.take(ctx); return err },
-			func() error { return s.Delete(ctx, s.Points()[0].ID) },
-			func() error { _, err := s.OpenView(ctx, s.newest(), recoverystore.ViewOptions{}); return err },
+			func() error { return s.Delete(ctx, oldest) },
+			func() error { _, err := s.OpenView(ctx, viewed, recoverystore.ViewOptions{}); return err },
 		}
 		for i, step := range steps {
 			seconds, err := timed(step)
@@ -67,7 +68,7 @@ func (s *pointStore) costs(ctx context.Context) (figures [3][]float64, err error
 			}
 			figures[i] = append(figures[i], seconds)
 		}
-		if err := s.CloseView(ctx, s.newest()); err != nil {
+		if err := s.CloseView(ctx, viewed); err != nil {
 			return figures, err
 		}
 	}

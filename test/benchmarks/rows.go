@@ -64,7 +64,7 @@ func allRows() []row {
 		{
 			number: 11, title: "view of a fully written 1 TiB disk with 1,000 points", target: target{1, 0.3, atMost}, quick: true, run: bigView,
 			about: "No peer: a promise. The index has its full size, the data file is sparse, and every cluster lies apart from its neighbour, which is the worst case. " +
-				"The memory is the largest resident set of the process, which has also made the index and has it mapped.",
+				"One process makes the store; the figures come from others, each of which opens it, which checks all of its index, and makes one view.",
 		},
 		{
 			number: 12, title: "cost of a point as points grow", target: target{flat, 1, atMost}, quick: true, run: manyPointsCost,
