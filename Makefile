@@ -32,7 +32,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-X github.com/umbra-dr/umb
 BUF := $(TOOLS)/buf
 GOLANGCI_LINT := $(TOOLS)/golangci-lint
 GOVULNCHECK := $(TOOLS)/govulncheck
-PROTO_PLUGINS := $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc
+PROTO_PLUGINS := $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc $(TOOLS)/protoc-gen-doc
 VALIDATE_PROTO := $(PROTO_DEPS)/protovalidate/buf/validate/validate.proto
 
 ##@ Everyday
@@ -191,15 +191,17 @@ breaking: $(BUF) $(VALIDATE_PROTO) ## Refuse API changes that break clients of t
 ##@ Generated code
 
 .PHONY: gen
-gen: $(BUF) $(PROTO_PLUGINS) $(VALIDATE_PROTO) ## Regenerate gen/ from proto/
+gen: $(BUF) $(PROTO_PLUGINS) $(VALIDATE_PROTO) ## Regenerate gen/ and docs/api.md from proto/
 	$(BUF) generate
+	$(BUF) generate --template buf.gen.docs.yaml
 
 .PHONY: gen-check
-gen-check: $(BUF) $(PROTO_PLUGINS) $(VALIDATE_PROTO) ## Fail when gen/ is not what proto/ generates
+gen-check: $(BUF) $(PROTO_PLUGINS) $(VALIDATE_PROTO) ## Fail when gen/ or docs/api.md is not what proto/ generates
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(BUF) generate -o "$$fresh"; \
-	diff -rN "$$fresh/gen" gen >"$$fresh/diff" && { echo "gen/ is up to date"; exit 0; }; \
-	head -n 40 "$$fresh/diff"; echo "gen/ is stale: run 'make gen' and commit the result" >&2; exit 1
+	$(BUF) generate -o "$$fresh" --template buf.gen.docs.yaml; \
+	{ diff -rN "$$fresh/gen" gen && diff "$$fresh/docs/api.md" docs/api.md; } >"$$fresh/diff" && { echo "gen/ and docs/api.md are up to date"; exit 0; }; \
+	head -n 40 "$$fresh/diff"; echo "gen/ or docs/api.md is stale: run 'make gen' and commit the result" >&2; exit 1
 
 # protovalidate's schema ships inside its Go module. No Go package of ours imports that module, so
 # go.mod cannot hold its version; a module file beside the tools' does.
