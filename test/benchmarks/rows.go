@@ -36,7 +36,7 @@ func allRows() []row {
 				"ends of both lie on the same two cores. Promises are those of row 1.",
 		},
 		{
-			number: 4, title: "a cycle with 1 MiB changed of 10 GiB, against virtnbdbackup -l inc", target: target{10, 20, atLeast}, quick: true, run: cycleTime,
+			number: 4, title: "a cycle with 1 MiB changed of 10 GiB, against virtnbdbackup -l inc", target: target{10, 20, atLeast}, run: cycleTime,
 			about: "The same change of two servers that are alike to the byte, since virtnbdbackup refuses one with another tool's checkpoints. `virtnbdbackup -l inc` is the command that a user has for this; " +
 				"it writes to the main host's own disk and ends with a sync of its files. It promises an increment that a restore has to replay; Umbra's is on the other host, and bootable.",
 		},
