@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/umbra-dr/umbra/controlplane/backup"
+	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/embedded"
 	"github.com/umbra-dr/umbra/controlplane/store"
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -93,6 +94,10 @@ func (s *story) come(state umbrav1.DRPairState) *umbrav1.DRPair {
 	s.Helper()
 	for {
 		pair := s.look()
+		if held := (drpair.Pair{Restored: true}); pair.GetNextStep() == drpair.NextStep(held) {
+			s.must(rest(s.ctx)) // it shows what the backup says, the hosts have not been heard
+			continue
+		}
 		resting, err := s.resting(s.ctx, pair, s.subject.history.version())
 		s.must(err)
 		if resting && pair.GetState() == state {
