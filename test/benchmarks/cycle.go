@@ -89,7 +89,7 @@ func (s *site) cycleNow(ctx context.Context) (float64, error) {
 	}
 	after, took := before, 0.0
 	for after == before {
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := pause(ctx, 250*time.Millisecond); err != nil {
 			return 0, err
 		}
 		if after, took, err = cycles(ctx, s.Main); err != nil {
