@@ -19,11 +19,11 @@ type site struct {
 	bench *bench
 }
 
-// onSite brings the landscape up for work and takes it down afterwards.
-func (b *bench) onSite(ctx context.Context, work func(ctx context.Context, s *site) error) (err error) {
+// onSite brings the landscape up for work, with more arguments for both hostds, and takes it down afterwards.
+func (b *bench) onSite(ctx context.Context, work func(ctx context.Context, s *site) error, hostdArgs ...string) (err error) {
 	scape, err := landscape.Up(ctx, landscape.Config{
 		Name: "bench", Dir: b.path("lab"), CacheDir: filepath.Join(filepath.Dir(b.dir), "umbra-lab-cache"), Binaries: b.binaries,
-		HostdArgs: []string{"--metrics=" + metricsAddress},
+		HostdArgs: append([]string{"--metrics=" + metricsAddress}, hostdArgs...),
 	})
 	if err != nil {
 		return err
