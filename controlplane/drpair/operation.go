@@ -142,6 +142,22 @@ func (o *Operation) begin(kind StepKind, now time.Time) {
 	}
 }
 
+// beginDeletion begins both hosts' parts in a deletion: neither waits for the other.
+func (o *Operation) beginDeletion(now time.Time) {
+	const unlessGone = " If it is gone for good, ask for the deletion again, with force."
+	o.begin(StepStopReplication, now)
+	o.begin(StepDeletePoints, now)
+	o.say(StepStopReplication, "Waits for the main host to let go of the server."+unlessGone)
+	o.say(StepDeletePoints, "Waits for the shadow host to delete what it has."+unlessGone)
+}
+
+// say changes the message of a step that has not ended.
+func (o *Operation) say(kind StepKind, message string) {
+	if step := o.step(kind); step != nil && !step.ended() {
+		step.Message = message
+	}
+}
+
 func (o *Operation) end(kind StepKind, state StepState, message string, now time.Time) {
 	step := o.step(kind)
 	if step == nil || step.ended() {

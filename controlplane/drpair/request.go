@@ -148,10 +148,12 @@ func (e Delete) apply(rec Record, now time.Time) (Change, error) {
 		p.State, p.Failure = Deleting, nil
 		p.Epoch++
 		rec, superseded = start(rec, e.Request, KindDelete, pendingSteps(StepStopReplication, StepDeletePoints), now)
-		rec.Operation.begin(StepStopReplication, now)
+		rec.Operation.beginDeletion(now)
 	}
 	change := Change{Record: rec, Superseded: superseded, Changed: true}
 	if e.Force {
+		rec.Operation.say(StepStopReplication, "The main host was not waited for.")
+		rec.Operation.say(StepDeletePoints, "The shadow host was not waited for.")
 		change = removed(change, now)
 	}
 	return change, nil

@@ -226,7 +226,7 @@ func (c *change) delete(main Held) {
 	p.WasCommitted = main.Main != MainRelease || main.KeepFenced
 	p.State, p.Failure = Deleting, nil
 	c.start(KindDelete, StepStopReplication, StepDeletePoints)
-	c.rec.Operation.begin(StepStopReplication, c.now)
+	c.rec.Operation.beginDeletion(c.now)
 }
 
 // start makes an operation for what a host has under way. Its request is not known any more.

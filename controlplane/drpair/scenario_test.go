@@ -2,6 +2,7 @@ package drpair_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -236,7 +237,15 @@ func TestNoSpacePausesReplicationAndItGoesOnByItself(t *testing.T) {
 func TestADeletedPairIsRemovedWhenBothHostsHaveLetGo(t *testing.T) {
 	rec := run(t, replicating(t), drpair.Delete{Request: drpair.Request{OperationID: "op-1"}})
 	wantState(t, rec, drpair.Deleting)
+	for _, step := range rec.Operation.Steps { // a host that is away is named, and what to do without it
+		if step.State != drpair.StepRunning || !strings.Contains(step.Message, "with force") {
+			t.Errorf("step %+v", step)
+		}
+	}
 	rec = run(t, rec, drpair.MainReported{Epoch: 2, Phase: drpair.MainReleased})
+	if steps := rec.Operation.Steps; steps[0].State != drpair.StepDone || steps[1].State != drpair.StepRunning {
+		t.Errorf("steps %+v", steps)
+	}
 	change, err := drpair.Apply(rec, drpair.ShadowReported{Epoch: 2, Phase: drpair.ShadowDeleted}, now)
 	if err != nil || !change.Remove || change.Operation.State != drpair.OperationSucceeded {
 		t.Errorf("remove %v, operation %+v, error %v", change.Remove, change.Operation, err)
