@@ -69,13 +69,11 @@ func (s *site) changed(server string) func(ctx context.Context) error {
 }
 
 func (s *site) changeDisk(ctx context.Context, server string, round int) error {
+	var writes []string
 	for i := range int64(cyclePlaces) {
-		write := fmt.Sprintf(`qemu-io -d /machine/peripheral/ua-vda/virtio-backend "write -P %d %d 64k"`, 1+round%255, i*(cycleBytes/cyclePlaces))
-		if said, err := s.Main.Virsh(ctx, "qemu-monitor-command", server, "--hmp", write); err != nil || said != "" {
-			return fmt.Errorf("change the disk of %s: %w: %s", server, err, said)
-		}
+		writes = append(writes, diskWrite(server, int64(1+round%255), i*(cycleBytes/cyclePlaces), cluster))
 	}
-	return nil
+	return s.writeDisks(ctx, writes)
 }
 
 // cycleNow makes a cycle due by asking for a short interval, and returns how long it took.
@@ -103,7 +101,7 @@ func (s *site) cycleNow(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if stored := points[0].GetChangedBytes(); after != before+1 || stored != cyclePlaces*64<<10 {
+	if stored := points[0].GetChangedBytes(); after != before+1 || stored != cyclePlaces*cluster {
 		return 0, fmt.Errorf("%g cycles, the newest of which stored %d bytes", after-before, stored)
 	}
 	return took - spent, nil

@@ -16,10 +16,15 @@ const idleInterval = 24 * time.Hour
 
 // protect makes a pair for the server, of the same name, which makes a point at every interval and keeps them all.
 func (s *site) protect(ctx context.Context, name string, interval time.Duration) error {
+	return s.protectBy(ctx, name, policy(interval))
+}
+
+// protectBy makes a pair for the server, of the same name. Without a policy it has the product's default.
+func (s *site) protectBy(ctx context.Context, name string, policy *umbrav1.Policy) error {
 	_, err := s.Protection.CreateDRPair(ctx, &umbrav1.CreateDRPairRequest{DrPairId: name, DrPair: &umbrav1.DRPair{
 		Main:   &umbrav1.MainServer{Host: "hosts/" + landscape.MainHost, Server: name},
 		Shadow: &umbrav1.ShadowServer{Host: "hosts/" + landscape.ShadowHost},
-		Policy: policy(interval),
+		Policy: policy,
 	}})
 	if err != nil {
 		return fmt.Errorf("protect server %s: %w", name, err)

@@ -75,8 +75,16 @@ const idleServer = `<domain type='qemu'>
 </domain>
 `
 
-// startIdle defines and starts an idle server on the main host. Its disk must be there.
+// startIdle defines and starts an idle server on the main host and waits until it can be protected. Its disk must be there.
 func (s *site) startIdle(ctx context.Context, name string) error {
+	if err := s.boot(ctx, name); err != nil {
+		return err
+	}
+	return s.waitListed(ctx, name)
+}
+
+// boot defines and starts an idle server on the main host.
+func (s *site) boot(ctx context.Context, name string) error {
 	file := filepath.Join(s.Main.Dir, name+".xml")
 	if err := os.WriteFile(file, fmt.Appendf(nil, idleServer, name), 0o600); err != nil {
 		return err
@@ -84,10 +92,8 @@ func (s *site) startIdle(ctx context.Context, name string) error {
 	if _, err := s.Main.Virsh(ctx, "define", file); err != nil {
 		return err
 	}
-	if _, err := s.Main.Virsh(ctx, "start", name); err != nil {
-		return err
-	}
-	return s.waitListed(ctx, name)
+	_, err := s.Main.Virsh(ctx, "start", name)
+	return err
 }
 
 // waitListed waits until the main host's inventory lists a server: the control plane protects no other.

@@ -58,7 +58,7 @@ func plainSync(ctx context.Context, b *bench, name string, c content, must, aim 
 		}
 		sides := []side{s.nodeSide(ourSide, self)}
 		for _, p := range copyTools {
-			sides = append(sides, side{p.name, nil, func(ctx context.Context) (float64, error) { return s.peerSync(ctx, p) }})
+			sides = append(sides, side{p.name, nil, func(ctx context.Context) (float64, error) { return s.peerSync(ctx, syncServer, c.size, p) }})
 		}
 		got, err := b.alternate(ctx, sides...)
 		if err != nil {
@@ -146,13 +146,13 @@ func (s *site) dropCheckpoints(ctx context.Context, server string) error {
 }
 
 // peerSync measures one tool from its start to the end of the sync, with the export there already.
-func (s *site) peerSync(ctx context.Context, p copyTool) (took float64, err error) {
-	if err := s.beginExport(ctx, syncServer); err != nil {
+func (s *site) peerSync(ctx context.Context, server string, size int64, p copyTool) (took float64, err error) {
+	if err := s.beginExport(ctx, server); err != nil {
 		return 0, err
 	}
-	defer func() { _, ended := s.Main.Virsh(ctx, "domjobabort", syncServer); err = errors.Join(err, ended) }()
+	defer func() { _, ended := s.Main.Virsh(ctx, "domjobabort", server); err = errors.Join(err, ended) }()
 	target := filepath.Join(s.Shadow.ImagesDir(), "copy.qcow2")
-	if _, err := command(ctx, "qemu-img", "create", "-q", "-f", "qcow2", target, fmt.Sprint(s.bench.syncSize())); err != nil {
+	if _, err := command(ctx, "qemu-img", "create", "-q", "-f", "qcow2", target, fmt.Sprint(size)); err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.Remove(target)) }()
