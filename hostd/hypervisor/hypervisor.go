@@ -22,6 +22,9 @@ var (
 	ErrCheckpointLost = errors.New("the checkpoint cannot say what changed")
 	// ErrBackupBusy: a backup job that is not Umbra's is running on the server.
 	ErrBackupBusy = errors.New("another backup job is running")
+	// ErrJobLost: the hypervisor was killed as it began a backup job, and takes the server for being backed up although no
+	// such job exists. Nobody can end that, and none can begin.
+	ErrJobLost = errors.New("the hypervisor takes the server for being backed up, and knows of no backup job")
 	// ErrNotRunning: the call needs a running server.
 	ErrNotRunning = errors.New("the server is not running")
 	// ErrAgent: the guest agent is not there or did not answer in time.

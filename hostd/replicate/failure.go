@@ -97,6 +97,15 @@ var advices = []advice{
 		[]string{"Wait for the other backup to end: replication goes on by itself."},
 	},
 	{
+		hypervisor.ErrJobLost, umbrav1.ErrorReason_ERROR_REASON_HYPERVISOR, codes.FailedPrecondition, umbrav1.Side_SIDE_MAIN,
+		[]string{"The libvirt daemon of the main host was killed, or crashed, as it began a backup job."},
+		[]string{
+			"Power the server off and on, whenever that suits: replication goes on by itself.",
+			"Or, while the server runs: stop libvirtd, remove async='backup' from /run/libvirt/qemu/SERVER.xml, and start libvirtd.",
+			"Meanwhile the recovery points that exist can be failed over to.",
+		},
+	},
+	{
 		hypervisor.ErrUnavailable, umbrav1.ErrorReason_ERROR_REASON_HYPERVISOR, codes.Unavailable, umbrav1.Side_SIDE_MAIN,
 		[]string{"The libvirt daemon of the main host is stopped or does not answer."},
 		[]string{"Check the libvirt daemon on the main host."},

@@ -174,7 +174,7 @@ func (w *world) startFallen(ctx context.Context, h *lab.Host) {
 	if !h.Alive() || h.Libvirtd.Running() {
 		return
 	}
-	if err := h.Libvirtd.Start(ctx); err == nil {
+	if err := w.startLibvirtd(ctx, h); err == nil {
 		w.tally.Fallen["libvirtd of "+h.Name]++
 		w.note("  libvirtd of %s had ended by itself and is started again", h.Name)
 	}

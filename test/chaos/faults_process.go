@@ -30,12 +30,12 @@ var processFaults = []Fault{
 	{
 		Name: "kill-main-libvirtd", Does: "kill -9 of libvirtd, started again later; guests run on", Hits: "main host", Weight: 2,
 		Operator: "REPLICATION_ERROR with HYPERVISOR while it is away; then points again, by comparison if the bitmap is lost.",
-		Inject:   killed(func(w *world) *lab.Service { return w.Main.Libvirtd }),
+		Inject:   killedLibvirtd(func(w *world) *lab.Host { return w.Main }),
 	},
 	{
 		Name: "kill-shadow-libvirtd", Does: "kill -9 of libvirtd, started again later; guests run on", Hits: "shadow host", Weight: 2,
 		Operator: "Nothing while replicating, except ReadyForFailover; an operation waits for libvirt for up to a minute.",
-		Inject:   killed(func(w *world) *lab.Service { return w.Shadow.Libvirtd }),
+		Inject:   killedLibvirtd(func(w *world) *lab.Host { return w.Shadow }),
 	},
 	{
 		Name: "hang-main-hostd", Does: "SIGSTOP of hostd, continued later", Hits: "main host", Weight: 1,
@@ -65,6 +65,13 @@ var processFaults = []Fault{
 }
 
 type injector = func(context.Context, *world) (func(context.Context) error, error)
+
+func killedLibvirtd(of func(*world) *lab.Host) injector {
+	return func(ctx context.Context, w *world) (func(context.Context) error, error) {
+		host := of(w)
+		return func(ctx context.Context) error { return w.startLibvirtd(ctx, host) }, host.Libvirtd.Kill(ctx)
+	}
+}
 
 func killed(victim func(*world) *lab.Service) injector {
 	return func(ctx context.Context, w *world) (func(context.Context) error, error) {

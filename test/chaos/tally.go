@@ -17,13 +17,15 @@ type Tally struct {
 	Checks map[string]int // of each promise
 	Failed map[string]int // operations that failed, which they may under some faults, by reason
 	Fallen map[string]int // programs that ended by themselves
-	Took   time.Duration  // of all cycles together
+	// LostJobs are backup jobs that libvirtd was killed in beginning.
+	LostJobs map[string]int
+	Took     time.Duration // of all cycles together
 }
 
 func newTally() *Tally {
 	return &Tally{
 		Acts: map[string]int{}, Faults: map[string]int{}, Missed: map[string]int{}, Checks: map[string]int{}, Failed: map[string]int{},
-		Fallen: map[string]int{},
+		Fallen: map[string]int{}, LostJobs: map[string]int{},
 	}
 }
 
@@ -40,6 +42,7 @@ func (t *Tally) Write(out io.Writer) {
 		{"checks of promises", t.Checks},
 		{"operations that failed, as they may", t.Failed},
 		{"programs that fell by themselves", t.Fallen},
+		{"backup jobs that libvirtd lost", t.LostJobs},
 	} {
 		_, _ = fmt.Fprintf(out, "%s:\n", part.title)
 		for _, name := range slices.Sorted(maps.Keys(part.counts)) {

@@ -12,7 +12,7 @@ import (
 )
 
 // BeginBackup begins a pull-mode job. A job of Umbra's that runs already is ended first; a foreign one is
-// hypervisor.ErrBackupBusy. When the context ends meanwhile, libvirt may still begin the job: EndBackup, or the next
+// hypervisor.ErrBackupBusy, one that libvirt has lost hypervisor.ErrJobLost. When the context ends meanwhile, libvirt may still begin the job: EndBackup, or the next
 // BeginBackup, finds it. The files in RunDir belong to one server at a time.
 func (h *Hypervisor) BeginBackup(ctx context.Context, req hypervisor.BackupRequest) (hypervisor.Backup, error) {
 	dom, err := h.domain(ctx, req.Server, req.UUID)
@@ -77,13 +77,14 @@ func blamesBitmap(req hypervisor.BackupRequest, failed error) bool {
 }
 
 // EndBackup ends Umbra's job on the server and removes its files in runDir. No job, or no server, is no error; a foreign
-// job is left alone.
+// job, and one that libvirt has lost, is left alone.
 func (h *Hypervisor) EndBackup(ctx context.Context, server, runDir string) error {
 	dom, err := h.domain(ctx, server, "")
 	if err == nil {
 		err = h.endJob(ctx, dom, runDir)
 	}
-	if err != nil && !errors.Is(err, hypervisor.ErrNotFound) && !errors.Is(err, hypervisor.ErrBackupBusy) {
+	if err != nil && !errors.Is(err, hypervisor.ErrNotFound) && !errors.Is(err, hypervisor.ErrBackupBusy) &&
+		!errors.Is(err, hypervisor.ErrJobLost) {
 		return err
 	}
 	return cleanRunDir(runDir)

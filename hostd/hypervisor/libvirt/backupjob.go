@@ -46,7 +46,8 @@ func ours(job *libvirtxml.DomainBackup, runDir string) bool {
 	return filepath.Base(socket) == socketName || filepath.Dir(socket) == filepath.Clean(runDir)
 }
 
-// endJob ends Umbra's job and returns when it is gone. No job is no error; a foreign one is hypervisor.ErrBackupBusy.
+// endJob ends Umbra's job and returns when it is gone. No job is no error; a foreign one is hypervisor.ErrBackupBusy, and
+// one that libvirt has lost hypervisor.ErrJobLost.
 func (h *Hypervisor) endJob(ctx context.Context, dom rpc.Domain, runDir string) error {
 	aborted := false
 	hiddenUntil := h.clock.Now().Add(hiddenJobMax)
@@ -54,12 +55,19 @@ func (h *Hypervisor) endJob(ctx context.Context, dom rpc.Domain, runDir string) 
 		job, err := h.job(ctx, dom)
 		switch {
 		case errors.Is(err, hypervisor.ErrNotFound):
-			hidden, err := h.hasJob(ctx, dom)
-			if err == nil && !hidden && aborted {
-				return h.resumeAfterFailedWrite(ctx, dom)
-			}
-			if err != nil || !hidden || !h.clock.Now().Before(hiddenUntil) {
+			work, err := h.workOf(ctx, dom)
+			switch {
+			case err != nil:
 				return err
+			case work == noWork && aborted:
+				return h.resumeAfterFailedWrite(ctx, dom)
+			case work == noWork:
+				return nil
+			case h.clock.Now().Before(hiddenUntil):
+			case work == unknownBackup:
+				return fmt.Errorf("server %q: %w", dom.Name, hypervisor.ErrJobLost)
+			default:
+				return nil
 			}
 		case err != nil:
 			return err
@@ -78,9 +86,19 @@ func (h *Hypervisor) endJob(ctx context.Context, dom rpc.Domain, runDir string) 
 	}
 }
 
-// hasJob tells whether libvirt is at any long work on the server. A backup job that is being begun for a caller who has
-// given up is such, and does not show as a backup job yet.
-func (h *Hypervisor) hasJob(ctx context.Context, dom rpc.Domain) (bool, error) {
+// work is what libvirt says that it is at on a server, for long.
+type work int
+
+const (
+	noWork work = iota
+	// unknownBackup is a backup job that does not show as one: it is being begun for a caller who has given up, or libvirtd
+	// was killed while it began it. It wrote down that the server is being backed up before it wrote down by which job, so
+	// that after its restart there is none to be ended (seen with libvirt 9.0; until the server's QEMU ends).
+	unknownBackup
+	otherWork
+)
+
+func (h *Hypervisor) workOf(ctx context.Context, dom rpc.Domain) (work, error) {
 	what := fmt.Sprintf("look for work under way on server %q", dom.Name)
 	kind, err := ask(ctx, h, what, func(l *rpc.Libvirt) (int32, error) {
 		kind, _, _, _, _, _, _, _, _, _, _, _, err := l.DomainGetJobInfo(dom)
@@ -89,12 +107,16 @@ func (h *Hypervisor) hasJob(ctx context.Context, dom rpc.Domain) (bool, error) {
 	switch {
 	case code(err) == rpc.ErrOperationInvalid || errors.Is(err, hypervisor.ErrNotFound):
 		// The server is off, or gone.
-		return false, nil
+		return noWork, nil
 	case code(err) == rpc.ErrInternalError:
-		// "Backup job data missing": it is known by now to be a backup job, and not yet which.
-		return true, nil
+		// "Backup job data missing": it is known to be a backup job, and not which.
+		return unknownBackup, nil
+	case err != nil:
+		return noWork, err
+	case rpc.DomainJobType(kind) == rpc.DomainJobNone:
+		return noWork, nil
 	}
-	return rpc.DomainJobType(kind) != rpc.DomainJobNone, err
+	return otherWork, nil
 }
 
 // abort asks for the end of the job. One that has ended by itself meanwhile is no error.

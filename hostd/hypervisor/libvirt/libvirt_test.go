@@ -32,6 +32,7 @@ func TestRealLibvirt(t *testing.T) {
 		{"HangingLibvirtdLetsCallsReturnAtTheirDeadline", hangingLibvirtdLetsCallsReturnAtTheirDeadline},
 		{"HangingServerHoldsUpOnlyItself", hangingServerHoldsUpOnlyItself},
 		{"LibvirtdThatRestartsIsReconnectedToAndItsJobIsEnded", libvirtdThatRestartsIsReconnectedToAndItsJobIsEnded},
+		{"BackupJobThatLibvirtdHasLostIsNamed", backupJobThatLibvirtdHasLostIsNamed},
 		{"BrokenBitmapsAreNotLeftInTheImage", brokenBitmapsAreNotLeftInTheImage},
 		{"CheckpointOfAServerThatIsOffLeavesNothingInTheImage", checkpointOfAServerThatIsOffLeavesNothingInTheImage},
 		{"CheckpointOfAnImageThatCannotBeOpenedStays", checkpointOfAnImageThatCannotBeOpenedStays},
