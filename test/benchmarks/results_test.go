@@ -120,3 +120,11 @@ func TestTheFasterOfThePeersCounts(t *testing.T) {
 		t.Errorf("it is %s", best)
 	}
 }
+
+func TestTheNameOfAFigureHoldsTheRateThatWasReached(t *testing.T) {
+	for rate, want := range map[float64]string{0: "at 0 MB/s each", float64(mib): "at 1 MB/s each", 333_000: "at 0.33 MB/s each"} {
+		if got := atRate(rate); got != want {
+			t.Errorf("%g bytes a second are %q, want %q", rate, got, want)
+		}
+	}
+}

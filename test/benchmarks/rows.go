@@ -86,7 +86,7 @@ func allRows() []row {
 		},
 		{
 			number: 15, title: "memory and processor of hostd, 50 servers on a host", target: target{10, 5, atMost}, run: fleetCost,
-			about: "No peer: a promise. Fifty servers run on the main host under libvirt, each in a QEMU of its own, with no operating system, so that two cores suffice; their writes go through QEMU's block layer. " +
+			about: "No peer: a promise. Fifty servers run on the main host under libvirt, each in a QEMU of its own, with no operating system, so that two cores suffice; their writes go through QEMU's block layer, and the name says the rate that they reached. " +
 				"Pairs have the default policy, a point every 15 s; hostd logs as it does by default and shows its metrics. Memory is the process's proportional set size, with the pages of mapped files; processor is user and system time of hostd alone. " +
 				"Each of the five figures is of one interval, so that it holds one cycle of each server. The limit of 1 % of a core was set for idle servers; those that write are held against it too.",
 		},
