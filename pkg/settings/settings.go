@@ -30,6 +30,10 @@ type Settings struct {
 	Command string
 }
 
+// InvalidExit is the exit code of kong.Parse for settings that are not valid, wherever they stand: nothing changes by
+// starting again, so the systemd units name it in RestartPreventExitStatus.
+const InvalidExit = 80
+
 // Option is for kong.New and kong.Parse.
 func (s Settings) Option() kong.Option {
 	return kong.OptionFunc(func(k *kong.Kong) error {
@@ -39,6 +43,13 @@ func (s Settings) Option() kong.Option {
 				return nil
 			}).Apply(k),
 			kong.WithBeforeResolve(s.load).Apply(k),
+			// kong itself says 80 for a flag and 1 for what load finds in the file.
+			kong.Exit(func(code int) {
+				if code != 0 {
+					code = InvalidExit
+				}
+				os.Exit(code)
+			}).Apply(k),
 		)
 	})
 }

@@ -2,6 +2,7 @@ package settings
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -122,5 +123,36 @@ func TestAnErrandTakesNoSettings(t *testing.T) {
 	t.Setenv("UMBRA_HOST_ID", "environment")
 	if p, err := settled(t, "this is: [no file of settings\n", "errand"); err != nil || p.Errand.HostID != "" {
 		t.Errorf("it is %+v, %v", p.Errand, err)
+	}
+}
+
+// A unit that starts the program again and again would hide what is wrong.
+func TestSettingsThatAreNotValidEndTheProgramWithTheCodeThatUnitsKnow(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		args []string
+		want int
+	}{
+		{"host-id: a\n", nil, 0},
+		{"", nil, InvalidExit},
+		{"host-id: a\n", []string{"--no-such-flag"}, InvalidExit},
+		{"host-id: a\nno-such-setting: b\n", nil, InvalidExit},
+		{"host-id: a\nlease: soon\n", nil, InvalidExit},
+		{"host-id: [\n", nil, InvalidExit},
+		{"host-id: a\n", []string{"--config", "/nonexistent.yaml"}, InvalidExit},
+	} {
+		file := filepath.Join(t.TempDir(), "host.yaml")
+		if err := os.WriteFile(file, []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		run := exec.CommandContext(t.Context(), os.Args[0], test.args...)
+		run.Env = append(os.Environ(), asProgram+"="+file)
+		said, err := run.CombinedOutput()
+		if run.ProcessState == nil {
+			t.Fatal(err)
+		}
+		if got := run.ProcessState.ExitCode(); got != test.want {
+			t.Errorf("%q, %q: exit code %d, want %d: %s", test.text, test.args, got, test.want, said)
+		}
 	}
 }
