@@ -7,6 +7,7 @@ import (
 	"time"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/recoverystore"
 )
 
 const (
@@ -71,40 +72,52 @@ func (s *site) changed(server string) func(ctx context.Context) error {
 func (s *site) changeDisk(ctx context.Context, server string, round int) error {
 	var writes []string
 	for i := range int64(cyclePlaces) {
-		writes = append(writes, diskWrite(server, int64(1+round%255), i*(cycleBytes/cyclePlaces), cluster))
+		writes = append(writes, diskWrite(server, int64(1+round%255), i*(cycleBytes/cyclePlaces), recoverystore.ClusterSize))
 	}
 	return s.writeDisks(ctx, writes)
 }
 
-// cycleNow makes a cycle due by asking for a short interval, and returns how long it took.
+// cycleNow makes a cycle due and returns how long it took.
 func (s *site) cycleNow(ctx context.Context) (float64, error) {
 	before, spent, err := cycles(ctx, s.Main)
 	if err != nil {
 		return 0, err
 	}
-	if err := s.setInterval(ctx, cycleServer, shortInterval); err != nil {
-		return 0, err
-	}
 	after, took := before, 0.0
-	for after == before {
-		if err := pause(ctx, 250*time.Millisecond); err != nil {
-			return 0, err
+	err = s.makeDue(ctx, cycleServer, func() error {
+		for after == before {
+			err := pause(ctx, 250*time.Millisecond) // each look is a process of its own, beside the cycle
+			if err == nil {
+				after, took, err = cycles(ctx, s.Main)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if after, took, err = cycles(ctx, s.Main); err != nil {
-			return 0, err
-		}
-	}
-	if err := s.setInterval(ctx, cycleServer, idleInterval); err != nil {
+		return nil
+	})
+	if err != nil {
 		return 0, err
 	}
 	points, err := s.Points(ctx, cycleServer)
 	if err != nil {
 		return 0, err
 	}
-	if stored := points[0].GetChangedBytes(); after != before+1 || stored != cyclePlaces*cluster {
+	if stored := points[0].GetChangedBytes(); after != before+1 || stored != cyclePlaces*recoverystore.ClusterSize {
 		return 0, fmt.Errorf("%g cycles, the newest of which stored %d bytes", after-before, stored)
 	}
 	return took - spent, nil
+}
+
+// makeDue makes a cycle due by asking for a short interval, until done returns.
+func (s *site) makeDue(ctx context.Context, pair string, done func() error) error {
+	if err := s.setInterval(ctx, pair, shortInterval); err != nil {
+		return err
+	}
+	if err := done(); err != nil {
+		return err
+	}
+	return s.setInterval(ctx, pair, idleInterval)
 }
 
 func (s *site) setInterval(ctx context.Context, pair string, interval time.Duration) error {

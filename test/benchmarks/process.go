@@ -1,48 +1,33 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"regexp"
-	"strconv"
-	"strings"
-)
 
-// ticksPerSecond is the unit of processor time in /proc, the same on every Linux that Go runs on.
-const ticksPerSecond = 100
+	"github.com/prometheus/procfs"
+)
 
 // processorOf is how many seconds of the processors a running process has used.
 func processorOf(pid int) (float64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	process, err := procfs.NewProc(pid)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("find process %d: %w", pid, err)
 	}
-	// The name, in brackets, may hold anything. utime and stime are the 12th and 13th field after it.
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	var ticks float64
-	for _, field := range fields[11:13] {
-		n, err := strconv.ParseFloat(field, 64)
-		if err != nil {
-			return 0, fmt.Errorf("the processor time of process %d: %w", pid, err)
-		}
-		ticks += n
+	stat, err := process.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("the processor time of process %d: %w", pid, err)
 	}
-	return ticks / ticksPerSecond, nil
+	return stat.CPUTime(), nil
 }
-
-var pss = regexp.MustCompile(`(?m)^Pss:\s+(\d+) kB$`)
 
 // memoryOf is a running process's proportional set size in bytes: a page that several processes have counts in parts.
 func memoryOf(pid int) (float64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	process, err := procfs.NewProc(pid)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("find process %d: %w", pid, err)
 	}
-	found := pss.FindSubmatch(text)
-	if found == nil {
-		return 0, fmt.Errorf("process %d shows no proportional set size", pid)
+	maps, err := process.ProcSMapsRollup()
+	if err != nil {
+		return 0, fmt.Errorf("the memory of process %d: %w", pid, err)
 	}
-	kib, err := strconv.ParseFloat(string(found[1]), 64)
-	return kib * 1024, err
+	return float64(maps.Pss), nil
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/umbra-dr/umbra/pkg/recoverystore"
 )
 
 const (
@@ -14,7 +16,6 @@ const (
 	resyncQuick  = gib
 	// resyncShare is how much of the disk changes: one cluster of a hundred, each apart from the others.
 	resyncShare = 100
-	cluster     = 64 << 10
 )
 
 // resyncSize is how large the disk of a resync is.
@@ -99,8 +100,8 @@ func (s *site) bestCopyTool(ctx context.Context, server string, size int64) (cop
 // in the image file of the changes is not to be trusted then.
 func (s *site) loseChanges(ctx context.Context, round int64) error {
 	var writes []string
-	for off := round % resyncShare * cluster; off < s.bench.resyncSize(); off += resyncShare * cluster {
-		writes = append(writes, diskWrite(resyncServer, 1+round%255, off, cluster))
+	for off := round % resyncShare * recoverystore.ClusterSize; off < s.bench.resyncSize(); off += resyncShare * recoverystore.ClusterSize {
+		writes = append(writes, diskWrite(resyncServer, 1+round%255, off, recoverystore.ClusterSize))
 	}
 	if err := s.writeDisks(ctx, writes); err != nil {
 		return err
@@ -122,20 +123,14 @@ func (s *site) readImage(ctx context.Context) (float64, error) {
 	})
 }
 
-// resyncNow makes a cycle due by asking for a short interval, and returns how long it took until the point was durable.
+// resyncNow makes a cycle due and returns how long it took until the point was durable.
 func (s *site) resyncNow(ctx context.Context) (float64, error) {
 	before, err := s.Points(ctx, resyncServer)
 	if err != nil {
 		return 0, err
 	}
 	began := time.Now()
-	if err := s.setInterval(ctx, resyncServer, shortInterval); err != nil {
-		return 0, err
-	}
-	if err := s.waitPoints(ctx, resyncServer, int64(len(before))+1); err != nil {
-		return 0, err
-	}
-	if err := s.setInterval(ctx, resyncServer, idleInterval); err != nil {
+	if err := s.makeDue(ctx, resyncServer, func() error { return s.waitPoints(ctx, resyncServer, int64(len(before))+1) }); err != nil {
 		return 0, err
 	}
 	points, err := s.Points(ctx, resyncServer)
@@ -144,7 +139,7 @@ func (s *site) resyncNow(ctx context.Context) (float64, error) {
 	}
 	resynced := points[len(points)-1-len(before)] // another may have been due since
 	want := s.bench.resyncSize() / resyncShare
-	if stored := resynced.GetChangedBytes(); stored < want-cluster || stored > want+cluster {
+	if stored := resynced.GetChangedBytes(); stored < want-recoverystore.ClusterSize || stored > want+recoverystore.ClusterSize {
 		return 0, fmt.Errorf("the resync has stored %d bytes where about %d had changed", stored, want)
 	}
 	return resynced.GetCompleteTime().AsTime().Sub(began).Seconds(), nil
@@ -162,8 +157,11 @@ func (r *resync) counted(name string, once func(context.Context) (float64, error
 			return 0, err
 		}
 		after, err := r.wireBytes(ctx)
+		if err != nil {
+			return 0, err
+		}
 		r.wire[name] = append(r.wire[name], (after-before)/float64(mib))
-		return took, err
+		return took, nil
 	}
 }
 
