@@ -143,9 +143,9 @@ type BackupExport struct {
 type Source interface {
 	Inventory
 	// BeginBackup begins a job. The view is of one moment for all disks, between the call and its return. A job of Umbra's that is left from an earlier
-	// life is ended first; a foreign one is ErrBackupBusy. ErrCheckpointLost, ErrNotRunning, ErrNotFound as above.
+	// life is ended first; a foreign one is ErrBackupBusy. ErrJobLost, ErrCheckpointLost, ErrNotRunning, ErrNotFound as above.
 	BeginBackup(ctx context.Context, req BackupRequest) (Backup, error)
-	// EndBackup ends Umbra's job on the server and removes its socket and scratch files in runDir. No job is no error.
+	// EndBackup ends Umbra's job on the server and removes its socket and scratch files in runDir. No job is no error, and neither is ErrJobLost.
 	EndBackup(ctx context.Context, server, runDir string) error
 	// Checkpoints lists Umbra's checkpoints of the server, oldest first.
 	Checkpoints(ctx context.Context, server string) ([]string, error)

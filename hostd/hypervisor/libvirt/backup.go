@@ -12,8 +12,8 @@ import (
 )
 
 // BeginBackup begins a pull-mode job. A job of Umbra's that runs already is ended first; a foreign one is
-// hypervisor.ErrBackupBusy, one that libvirt has lost hypervisor.ErrJobLost. When the context ends meanwhile, libvirt may still begin the job: EndBackup, or the next
-// BeginBackup, finds it. The files in RunDir belong to one server at a time.
+// hypervisor.ErrBackupBusy, one that libvirt has lost hypervisor.ErrJobLost. When the context ends meanwhile, libvirt may
+// still begin the job: EndBackup, or the next BeginBackup, finds it. The files in RunDir belong to one server at a time.
 func (h *Hypervisor) BeginBackup(ctx context.Context, req hypervisor.BackupRequest) (hypervisor.Backup, error) {
 	dom, err := h.domain(ctx, req.Server, req.UUID)
 	if err != nil {
