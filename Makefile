@@ -147,7 +147,7 @@ simulate: ## Run seeded rounds of requests and faults on a simulated hypervisor:
 BENCH := $(BIN)/umbra-benchmarks
 
 .PHONY: bench
-bench: bench-ready ## Measure every comparison on the lab, five times on each side (root, 60 GB, an hour); ROWS=9,4 for some
+bench: bench-ready ## Measure every comparison on the lab, five times on each side (root, 60 GB, an hour and a half); ROWS=9,4 for some
 	$(BENCH) $(if $(ROWS),-rows $(ROWS))
 
 .PHONY: bench-quick
