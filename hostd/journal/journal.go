@@ -41,7 +41,7 @@ type Journal struct{ db *boltfile.DB }
 // without it.
 var ErrCorrupt = errors.New("the journal is damaged; docs/troubleshooting.md says what to do")
 
-// Open opens the journal in dir, which it makes if needed. It fails when another hostd holds it. Error: ErrCorrupt.
+// Open opens the journal in dir, which it makes if needed. It fails when another hostd holds it. Errors: ErrCorrupt, ErrNewer.
 func Open(dir string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the journal's folder: %w", err)
@@ -59,27 +59,34 @@ func Open(dir string) (*Journal, error) {
 	return j, nil
 }
 
-// prepare makes the buckets that an earlier version did not have. One that is missing while there is a name of no kind was not
-// always missing.
+// prepare makes what an earlier version did not have. A bucket that is missing while there is a name of no kind was not always
+// missing.
 func prepare(tx *bbolt.Tx) error {
-	strange := tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
-		if b == nil || !slices.Contains(kinds, Kind(name)) {
-			return fmt.Errorf("%w: it has records of a kind %q", ErrCorrupt, name)
-		}
-		return nil
-	})
+	if err := checkVersion(tx); err != nil {
+		return err
+	}
 	for _, kind := range kinds {
 		if tx.Bucket([]byte(kind)) != nil {
 			continue
 		}
-		if strange != nil {
-			return strange
+		if err := checkNames(tx); err != nil {
+			return err
 		}
 		if _, err := tx.CreateBucket([]byte(kind)); err != nil {
 			return err
 		}
 	}
 	return checkRecords(tx)
+}
+
+// checkNames looks for a name of no kind.
+func checkNames(tx *bbolt.Tx) error {
+	return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+		if b == nil || Kind(name) != format && !slices.Contains(kinds, Kind(name)) {
+			return fmt.Errorf("%w: it has records of a kind %q", ErrCorrupt, name)
+		}
+		return nil
+	})
 }
 
 func (j *Journal) view(fn func(*bbolt.Tx) error) error { return corrupt(j.db.View(fn)) }
