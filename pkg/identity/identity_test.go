@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,47 @@ func TestOnlyWhoIsWelcomeGetsThrough(t *testing.T) {
 		conn := tlsOf(t, made)
 		if err := call(t, address, conn); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What is certified in an hour is what a part whose clock is an hour behind sees.
+func TestARefusalForTheTimeNamesTheClocksAndTheTimes(t *testing.T) {
+	authority := newAuthority(t)
+	dialler := source(t, authority, identity.Grant{ID: identity.Host("main")})
+	for name, c := range map[string]struct {
+		behind time.Duration
+		ok     bool
+	}{
+		"9 min behind":                   {9 * time.Minute, true},
+		"11 min behind":                  {11 * time.Minute, false},
+		"ahead, before the end":          {-23 * time.Hour, true},
+		"ahead, after the end":           {-25 * time.Hour, false},
+		"ahead by less than the renewal": {-11 * time.Hour, true},
+	} {
+		certified := time.Now().Add(c.behind)
+		made, err := authority.Issue(identity.Grant{ID: identity.ControlPlane(), Life: day}, certified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := serve(t, "tcp", identity.NewSource(made, nil).OpenServer(), nil)
+		for contact, dial := range map[string]credentials.TransportCredentials{
+			"the first contact": identity.FirstDial(identity.NewToken(authority.Fingerprint())),
+			"a connection":      dialling(t, dialler, identity.ControlPlane()),
+		} {
+			err := call(t, address, dial)
+			switch {
+			case c.ok && err != nil:
+				t.Errorf("%s, %s: %v", name, contact, err)
+			case !c.ok && err == nil:
+				t.Errorf("%s, %s: it was accepted", name, contact)
+			case !c.ok:
+				for _, says := range []string{"clock", made.NotAfter().UTC().Format(time.RFC3339), "current time "} {
+					if !strings.Contains(err.Error(), says) {
+						t.Errorf("%s, %s: the error does not say %q: %v", name, contact, says, err)
+					}
+				}
+			}
 		}
 	}
 }

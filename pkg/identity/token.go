@@ -91,7 +91,7 @@ func pinned(certs []*x509.Certificate, fingerprint [sha256.Size]byte) error {
 		}
 		id, _, err := x509svid.Verify(certs, x509bundle.FromX509Authorities(trustDomain, []*x509.Certificate{cert}))
 		if err != nil {
-			return fmt.Errorf("verifying the control plane's certificate: %w", err)
+			return fmt.Errorf("verifying the control plane's certificate: %w", explained(err))
 		}
 		if id.Path() != ControlPlane().path {
 			return fmt.Errorf("%s is not the control plane", id)

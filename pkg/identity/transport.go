@@ -3,7 +3,9 @@ package identity
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
@@ -12,13 +14,13 @@ import (
 
 // Server is for a listener: callers must have a certificate of the same authority, for an ID that welcome accepts.
 func (s *Source) Server(welcome func(ID) bool) credentials.TransportCredentials {
-	return s.watched(hardened(tlsconfig.MTLSServerConfig(s, s, s.authorize(welcome))))
+	return s.watched(explaining(hardened(tlsconfig.MTLSServerConfig(s, s, s.authorize(welcome)))))
 }
 
 // OpenServer is for a listener that a caller may also come to without a certificate, to show who it is otherwise. A
 // certificate that is shown must be valid.
 func (s *Source) OpenServer() credentials.TransportCredentials {
-	config := hardened(tlsconfig.MTLSServerConfig(s, s, s.authorize(func(ID) bool { return true })))
+	config := explaining(hardened(tlsconfig.MTLSServerConfig(s, s, s.authorize(func(ID) bool { return true }))))
 	config.ClientAuth = tls.RequestClientCert
 	verify := config.VerifyPeerCertificate
 	config.VerifyPeerCertificate = func(raw [][]byte, chains [][]*x509.Certificate) error {
@@ -35,7 +37,7 @@ func (s *Source) Dial(id ID) (credentials.TransportCredentials, error) {
 	if _, err := id.spiffe(); err != nil {
 		return nil, fmt.Errorf("dialling %s: %w", id, err)
 	}
-	return s.watched(hardened(tlsconfig.MTLSClientConfig(s, s, s.authorize(func(other ID) bool { return other == id })))), nil
+	return s.watched(explaining(hardened(tlsconfig.MTLSClientConfig(s, s, s.authorize(func(other ID) bool { return other == id }))))), nil
 }
 
 // authorize judges a certificate that the authority has signed.
@@ -60,6 +62,24 @@ func hardened(config *tls.Config) *tls.Config {
 	config.MinVersion = tls.VersionTLS13
 	config.SessionTicketsDisabled = true
 	return config
+}
+
+// explaining has refusals say what clocks have to do with them.
+func explaining(config *tls.Config) *tls.Config {
+	verify := config.VerifyPeerCertificate
+	config.VerifyPeerCertificate = func(raw [][]byte, chains [][]*x509.Certificate) error { return explained(verify(raw, chains)) }
+	return config
+}
+
+// explained is the error of a verification. A certificate of the authority that does not count yet, or no more, means as a
+// rule that one of two clocks is wrong: all parts renew theirs long before the end.
+func explained(err error) error {
+	var invalid x509.CertificateInvalidError
+	if !errors.As(err, &invalid) || invalid.Reason != x509.Expired {
+		return err
+	}
+	return fmt.Errorf("the other side's certificate counts from %s to %s, and this machine's clock says otherwise; likely one of the two clocks is wrong, compare them (docs/troubleshooting.md): %w",
+		invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339), err)
 }
 
 func (s *Source) watched(config *tls.Config) credentials.TransportCredentials {

@@ -92,7 +92,10 @@ type site struct {
 	address   string
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T) *site { return newSiteAt(t, 0) }
+
+// newSiteAt is a control plane whose clock is ahead of the hosts' by that much: what it makes is dated by it.
+func newSiteAt(t *testing.T, ahead time.Duration) *site {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -101,7 +104,8 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	s := &site{records: store.New(client, log), clock: newHandClock()}
-	if s.authority, err = identity.NewAuthority(clock.System.Now()); err != nil {
+	s.clock.move(ahead)
+	if s.authority, err = identity.NewAuthority(s.clock.Now()); err != nil {
 		t.Fatal(err)
 	}
 	peers := identity.NewPeers()
