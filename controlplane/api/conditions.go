@@ -17,6 +17,7 @@ const (
 	conditionFenced     = "Fenced"
 	conditionCanProtect = "CanProtect"
 	conditionCanShadow  = "CanBeFailedOverTo"
+	conditionClock      = "ClockInTime"
 )
 
 // protectedIntervals is how many intervals the newest point may be old while the pair counts as protected.

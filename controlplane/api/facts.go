@@ -12,7 +12,7 @@ type Facts struct {
 	Ready, Protected, Fenced bool
 	// Replicating: recovery points are made, or should be.
 	Replicating bool
-	// Newest is the moment that the newest recovery point holds, zero when none is known of. RPO is its age.
+	// Newest is the moment that the newest recovery point holds, by the control plane's clock; zero when none is known of. RPO is its age.
 	Newest time.Time
 	RPO    time.Duration
 	// Main and Shadow are the last reports, nil before the first. They are not to be changed.

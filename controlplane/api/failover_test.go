@@ -6,9 +6,11 @@ import (
 	"io"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
@@ -93,6 +95,19 @@ func TestFailoverWithoutAPointTakesTheNewestThatIsNotDamaged(t *testing.T) {
 	p.protect()
 	response, err := p.failover.Failover(t.Context(), &umbrav1.FailoverRequest{Name: "drPairs/a"})
 	if err != nil || response.GetOperation().GetRecoveryPoint() != point(2) {
+		t.Fatalf("got %v, %v", response, err)
+	}
+}
+
+func TestTheNewestPointIsTheOneMadeLastThoughTheMainHostsClockWasSetBack(t *testing.T) {
+	p := startPlane(t)
+	p.protect()
+	points := testPoints(3)
+	points[2].Damaged = false
+	points[2].PointTime = timestamppb.New(points[0].GetPointTime().AsTime().Add(-time.Hour))
+	p.answers.set(func(f *fakeHosts) { f.points["a"] = points })
+	response, err := p.failover.Failover(t.Context(), &umbrav1.FailoverRequest{Name: "drPairs/a"})
+	if err != nil || response.GetOperation().GetRecoveryPoint() != point(3) {
 		t.Fatalf("got %v, %v", response, err)
 	}
 }

@@ -3,7 +3,9 @@ package api
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -72,12 +74,32 @@ func hostConditions(host observed.Host) []*umbrav1.Condition {
 		ability(host, conditionCanProtect, false),
 		ability(host, conditionCanShadow, true),
 	}
+	if offset := host.Inventory.GetClockOffset(); offset != nil {
+		facts = append(facts, clockInTime(offset.AsDuration(), host.ReportTime))
+	}
 	for _, reported := range host.Inventory.GetConditions() {
-		if kind := reported.GetType(); kind != conditionCanProtect && kind != conditionCanShadow {
+		if kind := reported.GetType(); kind != conditionCanProtect && kind != conditionCanShadow && kind != conditionClock {
 			facts = append(facts, proto.CloneOf(reported))
 		}
 	}
 	return facts
+}
+
+// offsetMax is by how much a host's clock may differ before it is told: enough for what delays messages.
+const offsetMax = 5 * time.Second
+
+// clockInTime is whether the host's clock is right, as far as the control plane's is.
+func clockInTime(offset time.Duration, measured time.Time) *umbrav1.Condition {
+	if offset.Abs() < offsetMax {
+		return fact(conditionClock, umbrav1.ConditionStatus_CONDITION_STATUS_TRUE, "IN_TIME", "The host's clock is that of the control plane.", time.Time{})
+	}
+	where := "ahead of"
+	if offset < 0 {
+		where = "behind"
+	}
+	return fact(conditionClock, umbrav1.ConditionStatus_CONDITION_STATUS_FALSE, "CLOCK_DIFFERS",
+		fmt.Sprintf("The host's clock is %v %s the control plane's: recovery points of its servers say the wrong time, and points that it keeps are thinned out too early or too late. Compare both clocks and run NTP.",
+			offset.Abs().Round(time.Second), where), measured)
 }
 
 // ability is whether the host can protect servers or, if it needs a store, be failed over to.

@@ -58,11 +58,12 @@ func (d *Deps) powerState(host string, said umbrav1.PowerState) umbrav1.PowerSta
 
 // seen is what is known of a pair from its hosts. Reports that have not come are nil.
 type seen struct {
-	main                     *umbrav1.MainReport
-	shadow                   *umbrav1.ShadowReport
-	mainTime, shadowTime     time.Time
-	shadowConnected          bool
-	shadowChangeTime, newest time.Time
+	main                 *umbrav1.MainReport
+	shadow               *umbrav1.ShadowReport
+	mainTime, shadowTime time.Time
+	shadowConnected      bool
+	shadowChangeTime     time.Time
+	newest               time.Time // the moment that the newest point holds, by the control plane's clock
 }
 
 func seenOf(p drpair.Pair, hosts Observed) seen {
@@ -74,7 +75,8 @@ func seenOf(p drpair.Pair, hosts Observed) seen {
 		s.shadow, s.shadowTime = shadow.Report, shadow.Time
 	}
 	if at := s.shadow.GetNewestRecoveryPointTime(); at != nil {
-		s.newest = at.AsTime()
+		main, _ := hosts.Host(p.Main.Host)
+		s.newest = at.AsTime().Add(-main.Inventory.GetClockOffset().AsDuration())
 	}
 	host, _ := hosts.Host(p.Shadow.Host)
 	s.shadowConnected, s.shadowChangeTime = host.Connected, host.ChangeTime
@@ -107,5 +109,5 @@ func replication(p drpair.Pair, s seen, now time.Time) *umbrav1.ReplicationStatu
 	return status
 }
 
-// age is how long ago a moment of another host's clock was. Clocks that differ make nothing younger than new.
+// age is how long ago a moment was. What is left of a difference between clocks makes nothing younger than new.
 func age(moment, now time.Time) time.Duration { return max(0, now.Sub(moment)) }

@@ -77,11 +77,9 @@ func (d *Deps) points(ctx context.Context, p drpair.Pair) ([]*umbrav1.RecoveryPo
 	return slices.SortedFunc(slices.Values(points), newestFirst), nil
 }
 
-// position is where a point is among the points of its pair: by time, then by name. Positions sort as strings.
-func position(point *umbrav1.RecoveryPoint) string {
-	at := point.GetPointTime().AsTime()
-	return fmt.Sprintf("%020d.%09d/%s", at.Unix(), at.Nanosecond(), point.GetName())
-}
+// position is where a point is among the points of its pair. Names are given in the order in which points are made; their times
+// may say otherwise when the main host's clock was set. Positions sort as strings.
+func position(point *umbrav1.RecoveryPoint) string { return point.GetName() }
 
 func shadowUnreachable(p drpair.Pair, what string) error {
 	host := hostName(p.Shadow.Host)

@@ -30,7 +30,8 @@ type hostSession struct {
 	wake    chan struct{} // assignments may have changed
 	queries chan *umbrav1.HostQuery
 
-	keepNext, keepRetry time.Time // of serve alone
+	keepNext, keepRetry time.Time       // of serve alone
+	offsets             []time.Duration // of serve alone: what was last measured of the host's clock, the latest last
 
 	mu      sync.Mutex
 	lastID  uint64

@@ -63,6 +63,7 @@ func (s *Server) Refresh(ctx context.Context, host string) error {
 		Question: &umbrav1.HostQuery_Inventory{Inventory: &umbrav1.InventoryQuery{}},
 	})
 	if inventory := answer.GetInventory(); inventory != nil && !oversized(inventory) {
+		inventory.ClockOffset = known.Inventory.GetClockOffset() // measured where its session is
 		s.Observed.SetInventory(host, known.Session, inventory, s.Clock.Now())
 	}
 	return err

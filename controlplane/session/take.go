@@ -43,6 +43,7 @@ func (h *hostSession) take(ctx context.Context, request *umbrav1.SessionRequest)
 func (h *hostSession) inventory(ctx context.Context, inventory *umbrav1.Host) {
 	now := h.server.Clock.Now()
 	known, _ := h.server.Observed.Host(h.host)
+	h.measure(inventory, now)
 	h.server.Observed.SetInventory(h.host, h.number, inventory, now)
 	if known.Inventory != nil && h.keepNext.IsZero() { // it is in the store already
 		h.keepNext = now.Add(keepInventoryEvery)

@@ -122,16 +122,33 @@ func connected(host *umbrav1.Host) string {
 	return "AWAY"
 }
 
+// clockOf is by how much the host's clock differs, if that is too much.
+func clockOf(host *umbrav1.Host) string {
+	offset := host.GetClockOffset().AsDuration()
+	for _, condition := range host.GetConditions() {
+		switch {
+		case condition.GetType() != "ClockInTime":
+		case condition.GetStatus() == umbrav1.ConditionStatus_CONDITION_STATUS_TRUE:
+			return "in time"
+		case offset < 0:
+			return length(-offset) + " BEHIND"
+		default:
+			return length(offset) + " AHEAD"
+		}
+	}
+	return none
+}
+
 func hostsTable(hosts []*umbrav1.Host, v view) string {
 	rows := make([][]string, len(hosts))
 	for i, host := range hosts {
 		capacity := host.GetCapacity()
 		rows[i] = []string{
-			short(host.GetName()), connected(host), v.ago(host.GetSessionChangeTime()), fmt.Sprint(len(host.GetServers())),
+			short(host.GetName()), connected(host), v.ago(host.GetSessionChangeTime()), clockOf(host), fmt.Sprint(len(host.GetServers())),
 			size(capacity.GetMemoryFreeBytes()), size(capacity.GetStoreFreeBytes()), host.GetHostdVersion(),
 		}
 	}
-	return table([]string{"HOST", "SESSION", "SINCE", "SERVERS", "FREE MEMORY", "FREE STORE", "HOSTD"}, rows)
+	return table([]string{"HOST", "SESSION", "SINCE", "CLOCK", "SERVERS", "FREE MEMORY", "FREE STORE", "HOSTD"}, rows)
 }
 
 func hostPage(host *umbrav1.Host, v view) string {

@@ -63,7 +63,9 @@ func TestPagesLookAsTheyDid(t *testing.T) {
 	host := &umbrav1.Host{
 		Name: "hosts/rack1", Connected: true, SessionChangeTime: timestamppb.New(noon.Add(-50 * time.Hour)),
 		Capacity: &umbrav1.HostCapacity{MemoryBytes: 8 << 30, MemoryFreeBytes: 4 << 30}, HostdVersion: "1.0",
-		Servers: []*umbrav1.Server{{Name: "web", PowerState: umbrav1.PowerState_POWER_STATE_RUNNING, Disks: []*umbrav1.Disk{{Target: "vda", Format: "qcow2", SizeBytes: 10 << 30}}}},
+		ClockOffset: durationpb.New(-200 * time.Second),
+		Conditions:  []*umbrav1.Condition{{Type: "ClockInTime", Status: umbrav1.ConditionStatus_CONDITION_STATUS_FALSE, Reason: "CLOCK_DIFFERS", Message: "The host's clock is 3m20s behind."}},
+		Servers:     []*umbrav1.Server{{Name: "web", PowerState: umbrav1.PowerState_POWER_STATE_RUNNING, Disks: []*umbrav1.Disk{{Target: "vda", Format: "qcow2", SizeBytes: 10 << 30}}}},
 	}
 	running := &umbrav1.Operation{
 		Name: "operations/op-7", DrPair: "drPairs/web", CreateTime: timestamppb.New(noon.Add(-5 * time.Second)), RequestId: "mine",

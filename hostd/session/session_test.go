@@ -219,6 +219,27 @@ func TestQuestionsAreAnsweredWhileAnotherHangs(t *testing.T) {
 	}
 }
 
+// wrongClock shows a time that is not everybody's.
+type wrongClock struct{ clock.Clock }
+
+func (w wrongClock) Now() time.Time { return w.Clock.Now().Add(-time.Hour) }
+
+func TestAnInventorySaysWhatTheHostsClockSays(t *testing.T) {
+	h := start(t, t.TempDir(), options{clock: wrongClock{clock.System}})
+	s := h.dialled(t)
+	s.welcome(t)
+	s.until(t, func(request *umbrav1.SessionRequest) bool {
+		if request.GetInventory() == nil {
+			return false
+		}
+		said := request.GetInventory().GetClockTime().AsTime()
+		if now := time.Now(); said.After(now.Add(-time.Hour)) || said.Before(now.Add(-time.Hour-patience)) {
+			t.Errorf("at %v a clock that is an hour behind says %v", now, said)
+		}
+		return true
+	})
+}
+
 func TestAHypervisorThatHangsDelaysNeitherReportsNorHeartbeats(t *testing.T) {
 	h := start(t, t.TempDir(), options{inventory: func(ctx context.Context) (*umbrav1.Host, error) {
 		<-ctx.Done()

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
 
@@ -55,6 +57,7 @@ func (t *talk) send(ctx context.Context, heartbeat time.Duration) error {
 		case request := <-t.outgoing:
 			err = t.stream.Send(request)
 		case host := <-t.inventories:
+			host.ClockTime = timestamppb.New(s.Clock.Now())
 			err = t.stream.Send(&umbrav1.SessionRequest{Message: &umbrav1.SessionRequest_Inventory{Inventory: host}})
 		case <-beat.C:
 			err = t.stream.Send(&umbrav1.SessionRequest{Message: &umbrav1.SessionRequest_Heartbeat{Heartbeat: &umbrav1.Heartbeat{}}})

@@ -644,9 +644,10 @@ type ReplicationStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// OUTPUT_ONLY. The newest complete recovery point.
 	NewestRecoveryPoint string `protobuf:"bytes,1,opt,name=newest_recovery_point,json=newestRecoveryPoint,proto3" json:"newest_recovery_point,omitempty"`
-	// OUTPUT_ONLY. The moment of the main server that the newest point holds.
+	// OUTPUT_ONLY. The moment of the main server that the newest point holds, by the main host's clock.
 	NewestRecoveryPointTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=newest_recovery_point_time,json=newestRecoveryPointTime,proto3" json:"newest_recovery_point_time,omitempty"`
-	// OUTPUT_ONLY. Age of the newest point when this message was made: what a failover now would lose.
+	// OUTPUT_ONLY. Age of the newest point when this message was made: what a failover now would lose. By the control plane's clock, also
+	// when the main host's differs: see Host.clock_offset.
 	Rpo *durationpb.Duration `protobuf:"bytes,3,opt,name=rpo,proto3" json:"rpo,omitempty"`
 	// OUTPUT_ONLY. How many recovery points there are.
 	RecoveryPointCount int64 `protobuf:"varint,4,opt,name=recovery_point_count,json=recoveryPointCount,proto3" json:"recovery_point_count,omitempty"`

@@ -9,6 +9,7 @@ package umbrav1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -47,8 +48,12 @@ type Host struct {
 	Servers []*Server `protobuf:"bytes,10,rep,name=servers,proto3" json:"servers,omitempty"`
 	// OUTPUT_ONLY. Its networks that a server can be attached to.
 	Networks []string `protobuf:"bytes,11,rep,name=networks,proto3" json:"networks,omitempty"`
-	// OUTPUT_ONLY. Facts about it: "CanProtect", "CanBeFailedOverTo".
-	Conditions    []*Condition `protobuf:"bytes,12,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// OUTPUT_ONLY. Facts about it: "CanProtect", "CanBeFailedOverTo", "ClockInTime".
+	Conditions []*Condition `protobuf:"bytes,12,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// OUTPUT_ONLY. What its clock said when it sent this.
+	ClockTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=clock_time,json=clockTime,proto3" json:"clock_time,omitempty"`
+	// OUTPUT_ONLY. By how much its clock is ahead of the control plane's; below zero, behind it. Measured at each report.
+	ClockOffset   *durationpb.Duration `protobuf:"bytes,14,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -163,6 +168,20 @@ func (x *Host) GetNetworks() []string {
 func (x *Host) GetConditions() []*Condition {
 	if x != nil {
 		return x.Conditions
+	}
+	return nil
+}
+
+func (x *Host) GetClockTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ClockTime
+	}
+	return nil
+}
+
+func (x *Host) GetClockOffset() *durationpb.Duration {
+	if x != nil {
+		return x.ClockOffset
 	}
 	return nil
 }
@@ -444,7 +463,7 @@ var File_umbra_v1_host_proto protoreflect.FileDescriptor
 
 const file_umbra_v1_host_proto_rawDesc = "" +
 	"\n" +
-	"\x13umbra/v1/host.proto\x12\bumbra.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16umbra/v1/dr_pair.proto\"\x92\x04\n" +
+	"\x13umbra/v1/host.proto\x12\bumbra.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16umbra/v1/dr_pair.proto\"\x8b\x05\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12J\n" +
@@ -461,7 +480,10 @@ const file_umbra_v1_host_proto_rawDesc = "" +
 	"\bnetworks\x18\v \x03(\tR\bnetworks\x123\n" +
 	"\n" +
 	"conditions\x18\f \x03(\v2\x13.umbra.v1.ConditionR\n" +
-	"conditions\"\xbc\x01\n" +
+	"conditions\x129\n" +
+	"\n" +
+	"clock_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tclockTime\x12<\n" +
+	"\fclock_offset\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\"\xbc\x01\n" +
 	"\fHostCapacity\x12\x12\n" +
 	"\x04cpus\x18\x01 \x01(\x05R\x04cpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12*\n" +
@@ -509,22 +531,25 @@ var file_umbra_v1_host_proto_goTypes = []any{
 	(*Disk)(nil),                  // 3: umbra.v1.Disk
 	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
 	(*Condition)(nil),             // 5: umbra.v1.Condition
-	(PowerState)(0),               // 6: umbra.v1.PowerState
+	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
+	(PowerState)(0),               // 7: umbra.v1.PowerState
 }
 var file_umbra_v1_host_proto_depIdxs = []int32{
-	4, // 0: umbra.v1.Host.session_change_time:type_name -> google.protobuf.Timestamp
-	4, // 1: umbra.v1.Host.report_time:type_name -> google.protobuf.Timestamp
-	1, // 2: umbra.v1.Host.capacity:type_name -> umbra.v1.HostCapacity
-	2, // 3: umbra.v1.Host.servers:type_name -> umbra.v1.Server
-	5, // 4: umbra.v1.Host.conditions:type_name -> umbra.v1.Condition
-	6, // 5: umbra.v1.Server.power_state:type_name -> umbra.v1.PowerState
-	3, // 6: umbra.v1.Server.disks:type_name -> umbra.v1.Disk
-	5, // 7: umbra.v1.Server.conditions:type_name -> umbra.v1.Condition
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	4,  // 0: umbra.v1.Host.session_change_time:type_name -> google.protobuf.Timestamp
+	4,  // 1: umbra.v1.Host.report_time:type_name -> google.protobuf.Timestamp
+	1,  // 2: umbra.v1.Host.capacity:type_name -> umbra.v1.HostCapacity
+	2,  // 3: umbra.v1.Host.servers:type_name -> umbra.v1.Server
+	5,  // 4: umbra.v1.Host.conditions:type_name -> umbra.v1.Condition
+	4,  // 5: umbra.v1.Host.clock_time:type_name -> google.protobuf.Timestamp
+	6,  // 6: umbra.v1.Host.clock_offset:type_name -> google.protobuf.Duration
+	7,  // 7: umbra.v1.Server.power_state:type_name -> umbra.v1.PowerState
+	3,  // 8: umbra.v1.Server.disks:type_name -> umbra.v1.Disk
+	5,  // 9: umbra.v1.Server.conditions:type_name -> umbra.v1.Condition
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_umbra_v1_host_proto_init() }
