@@ -18,8 +18,8 @@ var ErrNewer = errors.New("the journal was written by a newer hostd: start the n
 
 // The version is a record like any other, in a bucket of its own. A hostd from before there was one passes that bucket over.
 const (
-	format     Kind = "format"
-	versionKey      = "version"
+	format     = Kind("format")
+	versionKey = "version"
 )
 
 // checkVersion is before anything else that is read or written. A journal without a version is of version 1: it has the buckets of

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-
-	"go.etcd.io/bbolt"
 )
 
 func openTest(t testing.TB, dir string, opts Options) *Store {
@@ -279,19 +277,6 @@ func TestOnlyOneProcessOpensAStore(t *testing.T) {
 	}
 	if _, err := os.Stat(s.dir); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("store is still there: %v", err)
-	}
-}
-
-func TestANewerFormatIsRefused(t *testing.T) {
-	s := newTestStore(t, Options{})
-	err := s.idx.update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketMeta).Put(keyFormat, uintValue(FormatVersion+1))
-	})
-	if err := errors.Join(err, s.Close()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(t.Context(), s.dir, Options{}); !errors.Is(err, ErrFormat) {
-		t.Fatalf("open: %v", err)
 	}
 }
 
