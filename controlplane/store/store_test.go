@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/umbra-dr/umbra/controlplane/drpair"
 	"github.com/umbra-dr/umbra/controlplane/store"
-	"github.com/umbra-dr/umbra/pkg/clock"
 )
 
 func TestAPairIsReadAsItWasStored(t *testing.T) {
@@ -196,20 +194,6 @@ func TestOperationsAreListedNewestFirstPageByPage(t *testing.T) {
 	}
 	if _, _, err := s.Operations(t.Context(), "", 10, "../"); !errors.Is(err, store.ErrBadToken) {
 		t.Fatalf("a bad token got %v", err)
-	}
-}
-
-func TestAValueOfANewerVersionIsRefusedAndSaysSo(t *testing.T) {
-	s, client := startStore(t)
-	if _, err := client.Put(t.Context(), "/umbra/pairs/a", `{"version": 2, "value": "something new"}`); err != nil {
-		t.Fatal(err)
-	}
-	var newer *store.VersionError
-	if _, err := s.Pair(t.Context(), "a"); !errors.As(err, &newer) || newer.Found != 2 || !strings.Contains(err.Error(), "newer") {
-		t.Fatalf("got %v", err)
-	}
-	if err := store.NewCache(s, clock.System, testLog(t)).Run(t.Context()); !errors.As(err, &newer) {
-		t.Fatalf("the cache ends with %v", err)
 	}
 }
 
