@@ -47,11 +47,23 @@ type flags struct {
 
 	LibvirtSocket   string             `help:"libvirt's socket." default:"/run/libvirt/libvirt-sock" placeholder:"FILE"`
 	CyclesMax       int                `help:"How many servers are replicated at the same instant." default:"4"`
+	CopyCostMax     share              `help:"The share of its own I/O that a server may lose at most while whole disks of it are copied, as for its first recovery point. 1: they are copied at full speed." default:"0.1" placeholder:"SHARE"`
 	ScratchBytesMax int64              `help:"How many bytes the scratch files of one server's backup job may take." default:"8589934592"`
 	ScratchFreeMin  int64              `help:"How many bytes stay free where --run-dir is. With less, backup jobs end, and none is begun." default:"1073741824" placeholder:"BYTES"`
 	Metrics         string             `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
 	Traces          bool               `help:"Export traces by OTLP over gRPC, to where the standard OTEL_* variables say; https://localhost:4317 if they say nothing."`
 	Log             telemetry.LogFlags `embed:"" prefix:"log-"`
+}
+
+// share is a part of a whole, which is 1.
+type share float64
+
+// Validate is called by kong.
+func (s share) Validate() error {
+	if s > 0 && s <= 1 {
+		return nil
+	}
+	return fmt.Errorf("%v is not more than 0 and at most 1", float64(s))
 }
 
 func main() {

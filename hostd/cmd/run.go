@@ -127,7 +127,7 @@ func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, hypervis
 		Dial: func(_ context.Context, address, host string) (*grpc.ClientConn, error) {
 			return dialAs(me.source, identity.Host(host), address)
 		},
-		Confirmed: p.main.confirmed.Load, CyclesMax: f.CyclesMax, ScratchBytesMax: f.ScratchBytesMax, ScratchFreeBytesMin: f.ScratchFreeMin,
+		Confirmed: p.main.confirmed.Load, CyclesMax: f.CyclesMax, CopyCostMax: float64(f.CopyCostMax), ScratchBytesMax: f.ScratchBytesMax, ScratchFreeBytesMin: f.ScratchFreeMin,
 	})
 	if err != nil {
 		return nil, err

@@ -139,6 +139,12 @@ type BackupExport struct {
 	Scratch string
 }
 
+// IOCounters are what a running server has done on all its disks since it was started. They grow.
+type IOCounters struct {
+	Requests int64         // reads, writes and flushes that are done
+	Took     time.Duration // the sum of what they took, each from the guest's request to its end
+}
+
 // Source is what the main role needs.
 type Source interface {
 	Inventory
@@ -147,6 +153,8 @@ type Source interface {
 	BeginBackup(ctx context.Context, req BackupRequest) (Backup, error)
 	// EndBackup ends Umbra's job on the server and removes its socket and scratch files in runDir. No job is no error, and neither is ErrJobLost.
 	EndBackup(ctx context.Context, server, runDir string) error
+	// IOCounters are the server's own; what others read through an export of a job does not count. ErrNotRunning when it is off.
+	IOCounters(ctx context.Context, server string) (IOCounters, error)
 	// Checkpoints lists Umbra's checkpoints of the server, oldest first.
 	Checkpoints(ctx context.Context, server string) ([]string, error)
 	// DeleteCheckpoint deletes one of Umbra's. One that is not there is no error. One whose bitmap is broken is removed all the same.

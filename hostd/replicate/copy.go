@@ -12,8 +12,6 @@ import (
 )
 
 const (
-	// readsInFlight is how many chunks of a job are read at once.
-	readsInFlight = 16
 	// chunksMax bounds the chunks between the first reader and the stream, so the memory of a job: 32 × 256 KiB.
 	chunksMax = 32
 	// coverageBytes and coverageTime are how often the shadow is told what is covered, whichever comes first.
@@ -39,6 +37,7 @@ type copier struct {
 	link       *link
 	clock      clock.Clock
 	limiter    *rate.Limiter
+	io         *ioControl
 	progress   *progress
 	traffic    traffic
 	exports    []*export
@@ -53,6 +52,14 @@ type copier struct {
 	// stop says at a boundary why the job has to end early, if it has to; stopped tells that it did, and why.
 	stop    func() error
 	stopped error
+}
+
+// rest is how many clusters are not covered: what has to be read however little has changed.
+func (c *copier) rest() (clusters uint64) {
+	for _, e := range c.exports {
+		clusters += e.clusters() - e.start
+	}
+	return clusters
 }
 
 // emitter takes planned chunks, in order.
@@ -72,7 +79,9 @@ func (c *copier) run(ctx context.Context, produce func(context.Context, emitter)
 		group.Go(func() error {
 			for ch := range reads {
 				e := c.exports[ch.disk]
-				ch.read(ctx, e.client, e.sizeBytes)
+				if err := c.io.read(ctx, func() { ch.read(ctx, e.client, e.sizeBytes) }); err != nil {
+					return err
+				}
 				if ch.err == nil {
 					c.traffic.read.Add(float64(len(ch.data)))
 				}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -54,7 +55,7 @@ func (s *session) cycle(ctx context.Context) error {
 func (s *session) runJob(ctx context.Context, j *job) error {
 	w := s.worker
 	c := &copier{
-		link: s.link, clock: w.cfg.Clock, limiter: w.limiter, progress: &progress{}, traffic: w.traffic, exports: j.exports,
+		link: s.link, clock: w.cfg.Clock, limiter: w.limiter, io: w.newIOControl(j.server), progress: &progress{}, traffic: w.traffic, exports: j.exports,
 		checkpoint: j.checkpoint, covered: make([]uint64, len(j.exports)),
 	}
 	for i, e := range j.exports {
@@ -84,19 +85,19 @@ func (s *session) runJob(ctx context.Context, j *job) error {
 	return s.complete(ctx, j)
 }
 
-// watched copies while a jobWatch looks on.
+// watched copies while a jobWatch looks on, and while the server is spared if whole disks are copied.
 func (s *session) watched(ctx context.Context, j *job, c *copier) error {
 	copying, stop := context.WithCancel(ctx)
 	watch := newJobWatch(&s.worker.cfg, j, c.progress)
-	watching := make(chan struct{})
-	go func() {
-		defer close(watching)
-		// A send that hangs is freed only by the end of the stream.
-		watch.run(copying, s.link.fail)
-	}()
+	var beside sync.WaitGroup
+	// A send that hangs is freed only by the end of the stream.
+	beside.Go(func() { watch.run(copying, s.link.fail) })
+	if c.rest() > 0 {
+		beside.Go(func() { c.io.run(copying) })
+	}
 	err := s.copy(copying, c, watch)
 	stop()
-	<-watching
+	beside.Wait()
 	return err
 }
 
@@ -106,9 +107,8 @@ func (s *session) copy(ctx context.Context, c *copier, watch *jobWatch) error {
 	if err != nil {
 		return err
 	}
-	var rest uint64
+	rest := c.rest()
 	for i, e := range c.exports {
-		rest += e.clusters() - e.start
 		if sets[i] != nil {
 			c.progress.total.Add(int64(sets[i].count(e.start)) * clusterBytes)
 		}

@@ -47,6 +47,7 @@ const (
 	ScratchBytesMaxDefault = 8 << 30
 	// ScratchFreeBytesMinDefault is room for what fast disks take while a job is being ended.
 	ScratchFreeBytesMinDefault = 1 << 30
+	CopyCostMaxDefault         = 0.1
 )
 
 // Config is what the main role needs.
@@ -75,6 +76,8 @@ type Config struct {
 	// CyclesMax is how many increments run at once on this host, CopiesMax how many cycles that read whole disks. 0: the defaults.
 	CyclesMax int
 	CopiesMax int
+	// CopyCostMax is the share of its own I/O that a server may lose at most while whole disks of it are copied. 1: it is not spared. 0: the default.
+	CopyCostMax float64
 	// ScratchBytesMax is how much the scratch files of a pair's backup job may take. 0: the default.
 	ScratchBytesMax int64
 	// ScratchFreeBytesMin is what stays free where RunDir is: jobs end, and none is begun, when there is less. 0: the default.
@@ -116,6 +119,7 @@ func New(cfg Config) (*Replicator, error) {
 	}
 	cfg.CyclesMax = orDefault(cfg.CyclesMax, CyclesMaxDefault)
 	cfg.CopiesMax = orDefault(cfg.CopiesMax, CopiesMaxDefault)
+	cfg.CopyCostMax = orDefault(cfg.CopyCostMax, CopyCostMaxDefault)
 	cfg.ScratchBytesMax = orDefault(cfg.ScratchBytesMax, ScratchBytesMaxDefault)
 	cfg.ScratchFreeBytesMin = orDefault(cfg.ScratchFreeBytesMin, ScratchFreeBytesMinDefault)
 	if cfg.FreeBytes == nil {
@@ -132,7 +136,7 @@ func New(cfg Config) (*Replicator, error) {
 	}, nil
 }
 
-func orDefault[T int | int64](v, otherwise T) T {
+func orDefault[T int | int64 | float64](v, otherwise T) T {
 	if v <= 0 {
 		return otherwise
 	}

@@ -264,6 +264,10 @@ func (s *testSource) jobRuns() (runs bool) {
 	return runs
 }
 
+func (s *testSource) IOCounters(context.Context, string) (hypervisor.IOCounters, error) {
+	return hypervisor.IOCounters{}, nil
+}
+
 func (s *testSource) Checkpoints(context.Context, string) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,37 +20,25 @@ const (
 	duringSync   = "during the initial sync"
 	cycles1s     = "with cycles of 1 s"
 	cycles5s     = "with cycles of 5 s"
-	// storeInMemory is added to the names of what was measured so.
-	storeInMemory = ", shadow's store in memory"
 )
 
 // guestWrites are the guest's writes of one phase.
 type guestWrites struct{ median, p99, rate float64 } // milliseconds, milliseconds, writes a second
 
-// writeLatency is row 7: a guest that writes 4 KiB after 4 KiB, without replication and with it. The lab's hosts share one disk,
-// so it is measured twice: as it is, and with the store of the shadow host in memory, which leaves what the main host does.
+// writeLatency is row 7: a guest that writes 4 KiB after 4 KiB, without replication and with it.
 func writeLatency(ctx context.Context, b *bench) error {
-	if err := b.onSite(ctx, func(ctx context.Context, s *site) error { return s.writeRounds(ctx, "") }); err != nil {
-		return err
-	}
-	stores, err := os.MkdirTemp("/dev/shm", "umbra-bench-")
-	if err != nil {
-		return fmt.Errorf("make a folder in memory: %w", err)
-	}
-	err = b.onSite(ctx, func(ctx context.Context, s *site) error { return s.writeRounds(ctx, storeInMemory) },
-		"--store-dir="+filepath.Join(stores, "{name}"))
-	return errors.Join(err, os.RemoveAll(stores))
+	return b.onSite(ctx, func(ctx context.Context, s *site) error { return s.writeRounds(ctx) })
 }
 
 // writeRounds measures all phases so often as the bench does, and adds their rows.
-func (s *site) writeRounds(ctx context.Context, where string) error {
+func (s *site) writeRounds(ctx context.Context) error {
 	if err := s.startWriting(ctx); err != nil {
 		return err
 	}
 	b, got := s.bench, map[string][]guestWrites{}
 	for i := range b.times {
 		if err := s.writeRound(ctx, func(phase string, w guestWrites) {
-			b.note("%d/%d %-26s median %.3g ms, p99 %.3g ms, %.0f writes/s", i+1, b.times, phase+where, w.median, w.p99, w.rate)
+			b.note("%d/%d %-26s median %.3g ms, p99 %.3g ms, %.0f writes/s", i+1, b.times, phase, w.median, w.p99, w.rate)
 			got[phase] = append(got[phase], w)
 		}); err != nil {
 			return err
@@ -61,7 +49,7 @@ func (s *site) writeRounds(ctx context.Context, where string) error {
 		p99   target
 	}{{cycles1s, target{3, 2, atMost}}, {cycles5s, target{1.5, 1.2, atMost}}, {duringSync, target{1.5, 1.2, atMost}}} {
 		share := func(name, unit string, of func(guestWrites) float64, t target) {
-			b.share(name+one.phase+where, unit, pick(got[one.phase], of), pick(got[noPair], of), noPair, t)
+			b.share(name+one.phase, unit, pick(got[one.phase], of), pick(got[noPair], of), noPair, t)
 		}
 		share("median of the guest's write latency ", "ms", func(w guestWrites) float64 { return w.median }, target{1.15, 1, atMost})
 		share("p99 of the guest's write latency ", "ms", func(w guestWrites) float64 { return w.p99 }, one.p99)

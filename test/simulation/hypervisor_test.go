@@ -219,6 +219,10 @@ func (g grip) EndBackup(ctx context.Context, server, runDir string) error {
 	return g.do(ctx, func(ctx context.Context) error { return g.machine.EndBackup(ctx, server, runDir) })
 }
 
+func (g grip) IOCounters(ctx context.Context, server string) (hypervisor.IOCounters, error) {
+	return ask(ctx, g, func(ctx context.Context) (hypervisor.IOCounters, error) { return g.machine.IOCounters(ctx, server) })
+}
+
 func (g grip) Checkpoints(ctx context.Context, server string) ([]string, error) {
 	return ask(ctx, g, func(ctx context.Context) ([]string, error) { return g.machine.Checkpoints(ctx, server) })
 }

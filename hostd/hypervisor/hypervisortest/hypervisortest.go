@@ -67,6 +67,7 @@ func Run(t *testing.T, world World) {
 		{"SuspendAndResumeMayBeRepeated", suspendAndResumeMayBeRepeated},
 		{"RunTagEndsWithTheRun", runTagEndsWithTheRun},
 		{"AutostartIsSetAndShown", autostartIsSetAndShown},
+		{"IOIsCountedOfAServerThatRuns", ioIsCountedOfAServerThatRuns},
 		{"ShutdownTakesThePowerAfterTheGrace", shutdownTakesThePowerAfterTheGrace},
 		{"UndefinedServerIsGoneWithItsCheckpoints", undefinedServerIsGoneWithItsCheckpoints},
 		{"FullBackupShowsTheMomentItWasBegun", fullBackupShowsTheMomentItWasBegun},

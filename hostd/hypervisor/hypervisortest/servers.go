@@ -173,3 +173,19 @@ func undefinedServerIsGoneWithItsCheckpoints(t *testing.T, b *bench) {
 		}
 	}
 }
+
+func ioIsCountedOfAServerThatRuns(t *testing.T, b *bench) {
+	_, err := b.hypervisor.IOCounters(t.Context(), "nobody")
+	wantError(t, err, hypervisor.ErrNotFound)
+	b.define(t)
+	_, err = b.hypervisor.IOCounters(t.Context(), b.server)
+	wantError(t, err, hypervisor.ErrNotRunning)
+	must(t, b.hypervisor.Start(t.Context(), b.server))
+	before, err := b.hypervisor.IOCounters(t.Context(), b.server)
+	must(t, err)
+	after, err := b.hypervisor.IOCounters(t.Context(), b.server)
+	must(t, err)
+	if before.Requests < 0 || after.Requests < before.Requests || after.Took < before.Took {
+		t.Errorf("the counters went from %+v to %+v", before, after)
+	}
+}

@@ -23,6 +23,7 @@ func TestRealLibvirt(t *testing.T) {
 	}{
 		{"JobFolderBelongsToTheServersUser", jobFolderBelongsToTheServersUser},
 		{"LinksAreSetNowAndInTheDefinition", linksAreSetNowAndInTheDefinition},
+		{"WhatTheFirmwareReadsIsCounted", whatTheFirmwareReadsIsCounted},
 		{"DefinitionThatDoesNotFitIsIncompatible", definitionThatDoesNotFitIsIncompatible},
 		{"OldImageFormatTracksNoChanges", oldImageFormatTracksNoChanges},
 		{"SizeThatTheImageDoesNotTellIsAskedFor", sizeThatTheImageDoesNotTellIsAskedFor},

@@ -67,6 +67,24 @@ func jobFolderBelongsToTheServersUser(t *testing.T, w *world) {
 	}
 }
 
+// The firmware looks for something to boot on the disk.
+func whatTheFirmwareReadsIsCounted(t *testing.T, w *world) {
+	w.start(t, "counted")
+	patience := time.After(time.Minute)
+	for tick := time.Tick(50 * time.Millisecond); ; {
+		io, err := w.h.IOCounters(t.Context(), "counted")
+		must(t, err)
+		if io.Requests > 0 && io.Took > 0 {
+			return
+		}
+		select {
+		case <-tick:
+		case <-patience:
+			t.Fatalf("after a minute the counters are %+v", io)
+		}
+	}
+}
+
 func linksAreSetNowAndInTheDefinition(t *testing.T, w *world) {
 	w.start(t, "links")
 	down := func(inactive bool) int {

@@ -160,6 +160,16 @@ func (h *Hypervisor) AgentPing(ctx context.Context, name string) error {
 	})
 }
 
+// IOCounters are always 0: no guest waits for its I/O.
+func (h *Hypervisor) IOCounters(ctx context.Context, name string) (hypervisor.IOCounters, error) {
+	return hypervisor.IOCounters{}, h.on(ctx, name, func(s *server) error {
+		if !s.active() {
+			return fmt.Errorf("server %q: %w", name, hypervisor.ErrNotRunning)
+		}
+		return nil
+	})
+}
+
 func ignoreMissing(err error) error {
 	if errors.Is(err, hypervisor.ErrNotFound) {
 		return nil
