@@ -13,6 +13,8 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/umbra-dr/umbra/hostd/diagnostics"
+	"github.com/umbra-dr/umbra/hostd/hypervisor/libvirt"
+	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
 	"github.com/umbra-dr/umbra/pkg/settings"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
@@ -72,7 +74,9 @@ func main() {
 	file := diagnostics.OpenLog(f.StateDir)
 	log := f.Log.New(io.MultiWriter(os.Stderr, file)).With(telemetry.KeyHost, f.HostID)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, f, log)
+	hypervisor := libvirt.New(libvirt.Config{Socket: f.LibvirtSocket, Clock: clock.System, Logger: log})
+	err := run(ctx, f, hypervisor, log)
+	hypervisor.Close()
 	stop()
 	if err != nil {
 		log.Error("hostd has stopped", "error", err)

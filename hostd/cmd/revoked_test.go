@@ -3,14 +3,19 @@ package main
 import (
 	"context"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/enrolment"
+	"github.com/umbra-dr/umbra/hostd/journal"
 	"github.com/umbra-dr/umbra/pkg/identity"
 )
 
@@ -51,6 +56,75 @@ func TestTheHostAtTheOtherEndIsCutOffWhenTheAssignmentSaysThatItIsRevoked(t *tes
 			t.Errorf("%s, revoked: it still talks", name)
 		}
 	}
+}
+
+// The whole chain: a control plane's process, three hosts wired as their command does it, TLS between all.
+func TestARevokedMainHostIsCutFromAllAtOnceAndReplicatesAgainWhenItHasEnrolledAgain(t *testing.T) {
+	s := startSite(t)
+	a, b, c := s.newDaemon(t, "a"), s.newDaemon(t, "b"), s.newDaemon(t, "c")
+	a.addServer(t)
+	c.addServer(t)
+	for _, d := range []*daemon{a, b, c} {
+		d.live(t, s.token(t, d.flags.HostID))
+	}
+	s.protect(t, "revoked", "a", "b")
+	s.protect(t, "other", "c", "b")
+	s.newPoint(t, "revoked")
+	s.newPoint(t, "other")
+
+	before := len(b.log.read())
+	if _, err := umbrav1.NewIdentityServiceClient(s.api).RevokeHost(soon(t), &umbrav1.RevokeHostRequest{Name: "hosts/a"}); err != nil {
+		t.Fatal(err)
+	}
+	over := b.log.until(t, before, func(text string) bool { return strings.Contains(text, `"replication stream ends" host=b pair=revoked`) })
+	a.log.until(t, 0, func(text string) bool { return strings.Contains(text, "no session with the control plane") })
+	s.until(t, "revoked", func(p *umbrav1.DRPair) bool {
+		return p.GetFailure().GetReason() == umbrav1.ErrorReason_ERROR_REASON_MAIN_HOST_UNREACHABLE
+	})
+	// With what it has it gets nothing any more.
+	source := ownSource(t, a)
+	controlPlane, err := dialAs(source, identity.ControlPlane(), s.address)
+	must(t, err)
+	defer func() { _ = controlPlane.Close() }()
+	key, err := identity.NewKey()
+	must(t, err)
+	request, err := key.Request()
+	must(t, err)
+	_, err = umbrav1.NewIdentityServiceClient(controlPlane).RenewCertificate(soon(t), &umbrav1.RenewCertificateRequest{CertificateSigningRequest: request})
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("renewing: %v", err)
+	}
+	shadow, err := dialAs(source, identity.Host("b"), b.flags.DataListen)
+	must(t, err)
+	defer func() { _ = shadow.Close() }()
+	if err := check(t, shadow); status.Code(err) != codes.Unavailable {
+		t.Errorf("dialling the shadow host: %v", err)
+	}
+	// The other pair has gone on all the while, on the stream that it had.
+	s.newPoint(t, "other")
+	since := b.log.read()
+	if strings.Contains(since[before:], "pair=other") {
+		t.Errorf("the other pair's stream was touched: %s", since[before:])
+	}
+	if strings.Contains(since[over:], `"replication stream begins" host=b pair=revoked`) {
+		t.Errorf("a revoked host has a stream again: %s", since[over:])
+	}
+
+	a.stop()
+	a.live(t, s.token(t, "a"))
+	s.newPoint(t, "revoked")
+}
+
+// ownSource is what a daemon that has ended, or is cut off, shows of itself.
+func ownSource(t *testing.T, d *daemon) *identity.Source {
+	t.Helper()
+	d.stop()
+	kept, err := journal.Open(d.flags.StateDir)
+	must(t, err)
+	made, err := enrolment.Open(t.Context(), enrolment.Config{Host: d.flags.HostID, Journal: kept})
+	must(t, err)
+	must(t, kept.Close())
+	return identity.NewSource(made, nil)
 }
 
 // connected is a connection from the main host to the shadow host.

@@ -18,7 +18,7 @@ import (
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/diagnostics"
-	"github.com/umbra-dr/umbra/hostd/hypervisor/libvirt"
+	"github.com/umbra-dr/umbra/hostd/hypervisor"
 	"github.com/umbra-dr/umbra/hostd/inventory"
 	"github.com/umbra-dr/umbra/hostd/journal"
 	"github.com/umbra-dr/umbra/hostd/replica"
@@ -39,8 +39,14 @@ const (
 	reloadEvery    = time.Minute
 )
 
-// run wires the parts and works until the context ends.
-func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
+// machine is this host's hypervisor, for all roles.
+type machine interface {
+	hypervisor.Source
+	hypervisor.Target
+}
+
+// run wires the parts and works on that machine until the context ends.
+func run(ctx context.Context, f flags, on machine, log *slog.Logger) (err error) {
 	for _, dir := range []string{f.StateDir, f.StoreDir, f.ServersDir, f.RunDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // servers run as a user of their own and pass through
 			return fmt.Errorf("making a folder: %w", err)
@@ -60,9 +66,7 @@ func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	hypervisor := libvirt.New(libvirt.Config{Socket: f.LibvirtSocket, Clock: clock.System, Logger: log})
-	defer hypervisor.Close()
-	parts, err := assemble(f, log, me, kept, hypervisor, serverOwner(ctx, hypervisor, log), traces.Tracer())
+	parts, err := assemble(f, log, me, kept, on, serverOwner(ctx, on, log), traces.Tracer())
 	if err != nil {
 		return err
 	}
@@ -102,7 +106,7 @@ type parts struct {
 	inventory inventory.Config
 }
 
-func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, hypervisor *libvirt.Hypervisor, owner *recoverystore.Owner, tracer trace.Tracer) (*parts, error) {
+func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, on machine, owner *recoverystore.Owner, tracer trace.Tracer) (*parts, error) {
 	p := &parts{outbox: session.NewOutbox(), main: &mainRole{peers: me.peers}}
 	var shadow *shadowserver.Role
 	received, err := replica.New(replica.Config{
@@ -115,7 +119,7 @@ func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, hypervis
 	}
 	p.replica = received
 	shadow, err = shadowserver.New(shadowserver.Config{
-		StoreDir: f.StoreDir, ServersDir: f.ServersDir, Replica: received, Target: hypervisor, Journal: kept,
+		StoreDir: f.StoreDir, ServersDir: f.ServersDir, Replica: received, Target: on, Journal: kept,
 		Clock: clock.System, Log: log, Tracer: tracer, Report: p.outbox.Report,
 	})
 	if err != nil {
@@ -123,7 +127,7 @@ func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, hypervis
 	}
 	p.shadow = shadowRole{shadow, me.peers}
 	p.main.Replicator, err = replicate.New(replicate.Config{
-		RunDir: f.RunDir, Source: hypervisor, Journal: kept, Clock: clock.System, Log: log, Tracer: tracer, Report: p.outbox.Report,
+		RunDir: f.RunDir, Source: on, Journal: kept, Clock: clock.System, Log: log, Tracer: tracer, Report: p.outbox.Report,
 		Dial: func(_ context.Context, address, host string) (*grpc.ClientConn, error) {
 			return dialAs(me.source, identity.Host(host), address)
 		},
@@ -132,21 +136,21 @@ func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, hypervis
 	if err != nil {
 		return nil, err
 	}
-	p.answers = &diagnostics.Answers{StateDir: f.StateDir, Hypervisor: hypervisor, Store: received.Store, Server: serverOf(kept)}
+	p.answers = &diagnostics.Answers{StateDir: f.StateDir, Hypervisor: on, Store: received.Store, Server: serverOf(kept)}
 	address := f.DataAddress
 	if address == "" {
 		address = f.DataListen
 	}
-	p.inventory = inventory.Config{Host: f.HostID, DataAddress: address, StoreDir: f.StoreDir, Hypervisor: hypervisor}
+	p.inventory = inventory.Config{Host: f.HostID, DataAddress: address, StoreDir: f.StoreDir, Hypervisor: on}
 	return p, nil
 }
 
 // serverOwner is the user that servers run as and who must be able to read stores; nil when libvirt does not tell. Then it
 // is left to libvirt to give its servers what they open, as it does by default.
-func serverOwner(ctx context.Context, hypervisor *libvirt.Hypervisor, log *slog.Logger) *recoverystore.Owner {
+func serverOwner(ctx context.Context, on machine, log *slog.Logger) *recoverystore.Owner {
 	ctx, cancel := context.WithTimeout(ctx, ownerTimeout)
 	defer cancel()
-	host, err := hypervisor.Host(ctx)
+	host, err := on.Host(ctx)
 	if err != nil {
 		log.Warn("it is not known which user servers run as", "error", err)
 		return nil
