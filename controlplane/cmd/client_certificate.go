@@ -23,7 +23,7 @@ type clientCertificateFlags struct {
 	TLS        identity.Files `embed:"" prefix:"tls-"`
 	Client     string         `help:"Who the certificate is for." required:"" placeholder:"NAME"`
 	Role       string         `help:"viewer, operator or administrator." enum:"viewer,operator,administrator" required:""`
-	TTL        time.Duration  `name:"ttl" help:"How long it is good for." default:"720h"`
+	TTL        time.Duration  `name:"ttl" type:"period" help:"How long it is good for." default:"720h"`
 	Out        string         `help:"Folder that gets cert.pem, key.pem and ca.pem." required:"" placeholder:"DIR"`
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/store"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
+	"github.com/umbra-dr/umbra/pkg/settings"
 )
 
 // gate is everything that decides who comes in.
@@ -47,7 +48,7 @@ func openGate(ctx context.Context, f flags, records *store.Store, log *slog.Logg
 		revocations: enrolment.NewRevocations(records, peers, clock.System, log),
 	}
 	if g.tokens, err = access.NewOIDC(f.OIDC, clock.System); err != nil {
-		return nil, err
+		return nil, settings.Invalid(err) // the issuer need not be there
 	}
 	if g.auditFile, err = openAuditFile(f); err != nil {
 		return nil, err

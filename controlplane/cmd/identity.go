@@ -15,6 +15,7 @@ import (
 	"github.com/umbra-dr/umbra/controlplane/store"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
+	"github.com/umbra-dr/umbra/pkg/settings"
 )
 
 // firstAdministrator is the client whose credentials are made at the first start.
@@ -24,15 +25,8 @@ const firstAdministrator = "first-administrator"
 // control plane that starts makes.
 func openAuthority(ctx context.Context, f flags, records *store.Store, log *slog.Logger) (*identity.Authority, error) {
 	if f.AuthorityCert != "" {
-		certs, err := os.ReadFile(f.AuthorityCert)
-		if err != nil {
-			return nil, fmt.Errorf("reading the authority's certificate: %w", err)
-		}
-		key, err := os.ReadFile(f.AuthorityKey)
-		if err != nil {
-			return nil, fmt.Errorf("reading the authority's key: %w", err)
-		}
-		return identity.ParseAuthority(certs, key)
+		authority, err := loadAuthority(f.AuthorityCert, f.AuthorityKey)
+		return authority, settings.Invalid(err)
 	}
 	kept, err := records.Authority(ctx, func() (store.AuthorityRecord, error) {
 		made, err := identity.NewAuthority(clock.System.Now())
@@ -47,6 +41,18 @@ func openAuthority(ctx context.Context, f flags, records *store.Store, log *slog
 		return nil, err
 	}
 	return identity.ParseAuthority(kept.Certs, kept.Key)
+}
+
+func loadAuthority(certFile, keyFile string) (*identity.Authority, error) {
+	certs, err := os.ReadFile(certFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the authority's certificate: %w", err)
+	}
+	key, err := os.ReadFile(keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the authority's key: %w", err)
+	}
+	return identity.ParseAuthority(certs, key)
 }
 
 // welcomeAdministrator makes credentials for a first administrator, in the state folder, unless that was done before. A

@@ -50,19 +50,19 @@ var own = settings.Settings{Default: "/etc/umbra/controlplane.yaml", Command: "s
 type flags struct {
 	settings.Flags
 	recordsFlags
-	Listen     string   `help:"Address for hosts and clients, with TLS." placeholder:"ADDRESS:PORT"`
+	Listen     string   `type:"address" help:"Address for hosts and clients, with TLS." placeholder:"ADDRESS:PORT"`
 	ServerName []string `help:"Further host name or address that clients reach this control plane by. May be given several times." placeholder:"NAME"`
-	PeerAddr   string   `name:"peer-address" help:"Address at which other control planes on the same etcd reach this one, if --listen is not it." placeholder:"ADDRESS:PORT"`
+	PeerAddr   string   `name:"peer-address" type:"address" help:"Address at which other control planes on the same etcd reach this one, if --listen is not it." placeholder:"ADDRESS:PORT"`
 	UnixSocket string   `help:"Unix socket for the API without TLS. Who may open it (mode 0600) is administrator." placeholder:"FILE"`
 
 	AuthorityCert       string           `help:"Certificate of the operator's own authority, PEM; further ones in the file are trusted as well. Without it, one is made." placeholder:"FILE" and:"authority"`
 	AuthorityKey        string           `help:"Its private key, PEM." placeholder:"FILE" and:"authority"`
-	HostCertificateLife time.Duration    `help:"How long a host's certificate is good. It is renewed at half of that." default:"336h"`
+	HostCertificateLife time.Duration    `type:"period" help:"How long a host's certificate is good. It is renewed at half of that." default:"336h"`
 	OIDC                access.OIDCFlags `embed:"" prefix:"oidc-"`
 	AuditFile           string           `help:"File that the audit events of this control plane are appended to, as JSON lines. Without it, audit.jsonl in the state folder." placeholder:"FILE"`
 
-	Lease   time.Duration      `help:"How long a host may be silent before it counts as not connected." default:"15s"`
-	Metrics string             `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
+	Lease   time.Duration      `type:"period" help:"How long a host may be silent before it counts as not connected." default:"15s"`
+	Metrics string             `type:"address" help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
 	Traces  bool               `help:"Export traces by OTLP over gRPC, to where the standard OTEL_* variables say; https://localhost:4317 if they say nothing."`
 	Log     telemetry.LogFlags `embed:"" prefix:"log-"`
 }
@@ -99,6 +99,6 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "umbra-controlplane:", err)
-		os.Exit(1)
+		os.Exit(settings.ExitCode(err))
 	}
 }

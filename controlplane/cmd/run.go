@@ -27,6 +27,7 @@ import (
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
+	"github.com/umbra-dr/umbra/pkg/settings"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
 	"github.com/umbra-dr/umbra/pkg/tracing"
 )
@@ -40,7 +41,7 @@ const (
 // run wires the parts and works until the context ends.
 func run(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	if f.Listen == "" && f.UnixSocket == "" {
-		return errors.New("nobody could reach this control plane: give --listen, --unix-socket, or both")
+		return settings.Invalid(errors.New("nobody could reach this control plane: give --listen, --unix-socket, or both"))
 	}
 	traces, err := tracing.Start(ctx, f.Traces, "umbra-controlplane", log)
 	if err != nil {
@@ -126,14 +127,14 @@ func openEtcd(ctx context.Context, f recordsFlags, log *slog.Logger) (*clientv3.
 		return embedded.Start(ctx, f.StateDir, log)
 	}
 	if err := refusePlainEtcd(f.EtcdEndpoint); err != nil {
-		return nil, nil, err
+		return nil, nil, settings.Invalid(err)
 	}
 	var config *tls.Config
 	if f.EtcdCA != "" || f.EtcdCert != "" {
 		var err error
 		info := transport.TLSInfo{CertFile: f.EtcdCert, KeyFile: f.EtcdKey, TrustedCAFile: f.EtcdCA}
 		if config, err = info.ClientConfig(); err != nil {
-			return nil, nil, fmt.Errorf("loading the certificates for etcd: %w", err)
+			return nil, nil, settings.Invalid(fmt.Errorf("loading the certificates for etcd: %w", err))
 		}
 	}
 	client, err := clientv3.New(clientv3.Config{

@@ -12,6 +12,7 @@ import (
 	"github.com/umbra-dr/umbra/hostd/session"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
+	"github.com/umbra-dr/umbra/pkg/settings"
 )
 
 // me is who this host is, and which others it knows.
@@ -27,7 +28,7 @@ func enrol(ctx context.Context, f flags, kept *journal.Journal, log *slog.Logger
 	if f.TLS.Cert != "" {
 		made, err := identity.Load(f.TLS)
 		if err != nil {
-			return nil, err
+			return nil, settings.Invalid(err)
 		}
 		source := identity.NewSource(made, peers)
 		return &me{source, peers, func(ctx context.Context, _ grpc.ClientConnInterface) { reload(ctx, f.TLS, source, log) }}, nil

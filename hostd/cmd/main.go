@@ -39,8 +39,8 @@ type flags struct {
 	JoinToken    string         `help:"Token to enrol with. One that was used by this host before is passed over." env:"UMBRA_JOIN_TOKEN" placeholder:"TOKEN"`
 	TLS          identity.Files `embed:"" prefix:"tls-"`
 
-	DataListen  string `help:"Address at which other hosts send their servers' disks." required:"" placeholder:"ADDRESS:PORT"`
-	DataAddress string `help:"The same address as other hosts see it, if that is another one." placeholder:"ADDRESS:PORT"`
+	DataListen  string `type:"address" help:"Address at which other hosts send their servers' disks." required:"" placeholder:"ADDRESS:PORT"`
+	DataAddress string `type:"address" help:"The same address as other hosts see it, if that is another one." placeholder:"ADDRESS:PORT"`
 
 	StateDir   string `help:"Folder of the journal and the log." default:"/var/lib/umbra/state" placeholder:"DIR"`
 	StoreDir   string `help:"Folder of the recovery-point stores." default:"/var/lib/umbra/store" placeholder:"DIR"`
@@ -52,7 +52,7 @@ type flags struct {
 	CopyCostMax     share              `help:"The share of its own I/O that a server may lose at most while whole disks of it are copied, as for its first recovery point. 1: they are copied at full speed." default:"0.1" placeholder:"SHARE"`
 	ScratchBytesMax int64              `help:"How many bytes the scratch files of one server's backup job may take." default:"8589934592"`
 	ScratchFreeMin  int64              `help:"How many bytes stay free where --run-dir is. With less, backup jobs end, and none is begun." default:"1073741824" placeholder:"BYTES"`
-	Metrics         string             `help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
+	Metrics         string             `type:"address" help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`
 	Traces          bool               `help:"Export traces by OTLP over gRPC, to where the standard OTEL_* variables say; https://localhost:4317 if they say nothing."`
 	Log             telemetry.LogFlags `embed:"" prefix:"log-"`
 }
@@ -66,6 +66,14 @@ func (s share) Validate() error {
 		return nil
 	}
 	return fmt.Errorf("%v is not more than 0 and at most 1", float64(s))
+}
+
+// Validate is called by kong.
+func (f *flags) Validate() error {
+	if !identity.ValidHostID(f.HostID) {
+		return fmt.Errorf("--host-id: it must be lower-case letters, digits and hyphens, at most 63, and is %q", f.HostID)
+	}
+	return nil
 }
 
 func main() {
@@ -84,6 +92,6 @@ func main() {
 	}
 	_ = file.Close() // its last line has been written already
 	if err != nil {
-		os.Exit(1)
+		os.Exit(settings.ExitCode(err))
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -149,7 +150,7 @@ func (d *daemon) live(t *testing.T, token string) {
 	go func() { ended <- run(ctx, f, d.hypervisor, log) }()
 	d.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-ended; err != nil {
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("hostd on %s: %v", f.HostID, err)
 		}
 	})

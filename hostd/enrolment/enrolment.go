@@ -20,6 +20,7 @@ import (
 	"github.com/umbra-dr/umbra/hostd/journal"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
+	"github.com/umbra-dr/umbra/pkg/settings"
 )
 
 const (
@@ -57,7 +58,8 @@ const (
 )
 
 // Open returns this host's credentials: the ones it has, or new ones for a token that it has not used yet. It waits for a
-// control plane that cannot be reached until the context ends, and fails when the token is refused.
+// control plane that cannot be reached until the context ends, and fails when the token is refused. What only a person can mend is a
+// *settings.InvalidError: no token, one that is none or is refused, an identity that is another host's.
 func Open(ctx context.Context, cfg Config) (*identity.Credentials, error) {
 	have, found, err := journal.Load[kept](cfg.Journal, journal.Identity, keptKey)
 	if err != nil {
@@ -65,14 +67,14 @@ func Open(ctx context.Context, cfg Config) (*identity.Credentials, error) {
 	}
 	if cfg.Token == "" {
 		if !found {
-			return nil, errors.New("this host has not enrolled yet: give --join-token, which an administrator makes with " +
-				"IdentityService/CreateJoinToken, or the --tls-... files")
+			return nil, settings.Invalid(errors.New("this host has not enrolled yet: give --join-token, which an administrator makes with " +
+				"`umbra hosts join-token`, or the --tls-... files"))
 		}
 		return have.credentials(cfg.Host)
 	}
 	token, err := identity.ParseToken(cfg.Token)
 	if err != nil {
-		return nil, err
+		return nil, settings.Invalid(fmt.Errorf("--join-token: %w", err))
 	}
 	if found && have.TokenID == token.ID {
 		return have.credentials(cfg.Host)
@@ -108,7 +110,7 @@ func (k kept) credentials(host string) (*identity.Credentials, error) {
 		return nil, err
 	}
 	if made.ID() != identity.Host(host) {
-		return nil, fmt.Errorf("this host enrolled as %s, not as host %q", made.ID(), host)
+		return nil, settings.Invalid(fmt.Errorf("this host enrolled as %s, not as host %q", made.ID(), host))
 	}
 	return made, nil
 }
@@ -142,7 +144,7 @@ func (k kept) enrol(ctx context.Context, cfg Config, token identity.Token) (made
 		}
 		switch status.Code(err) {
 		case codes.PermissionDenied, codes.InvalidArgument, codes.Unauthenticated:
-			return nil, fmt.Errorf("enrolling: %w", err)
+			return nil, settings.Invalid(fmt.Errorf("enrolling with --join-token: %w", err))
 		}
 		delay := wait.NextBackOff()
 		cfg.Log.Warn("not enrolled yet, trying again", "error", err, "in", delay)

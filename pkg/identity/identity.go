@@ -41,6 +41,11 @@ const (
 	clientPath = "/client/"
 )
 
+var hostID = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// ValidHostID tells whether a host may have that id: lower-case letters, digits and hyphens.
+func ValidHostID(id string) bool { return hostID.MatchString(id) }
+
 var clientName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // ValidClientName tells whether a client may have that name: letters, digits, dots, hyphens and underscores.

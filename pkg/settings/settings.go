@@ -30,13 +30,14 @@ type Settings struct {
 	Command string
 }
 
-// InvalidExit is the exit code of kong.Parse for settings that are not valid, wherever they stand: nothing changes by
-// starting again, so the systemd units name it in RestartPreventExitStatus.
-const InvalidExit = 80
-
-// Option is for kong.New and kong.Parse.
+// Option is for kong.New and kong.Parse. Flags may then have the types "period" and "address".
 func (s Settings) Option() kong.Option {
 	return kong.OptionFunc(func(k *kong.Kong) error {
+		for name, mapper := range mappers {
+			if err := kong.NamedMapper(name, mapper).Apply(k); err != nil {
+				return err
+			}
+		}
 		return errors.Join(
 			kong.PostBuild(func(k *kong.Kong) error {
 				s.nameVariables(k.Model)

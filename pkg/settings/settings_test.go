@@ -18,7 +18,8 @@ type program struct {
 		Flags
 		HostID  string        `required:""`
 		Peer    []string      ``
-		Lease   time.Duration `default:"15s"`
+		Lease   time.Duration `default:"15s" type:"period"`
+		Listen  string        `type:"address"`
 		Max     int64         `default:"4"`
 		Traces  bool
 		Format  string `enum:"json,text" default:"json"`
@@ -77,6 +78,9 @@ func TestAnErrorNamesFileAndLine(t *testing.T) {
 		{"host-id: a\nhots: b\n", `host.yaml:2: hots: there is no such setting`},
 		{"host-id: a\n\nlease: soon\n", `host.yaml:3: lease: expected duration but got "soon"`},
 		{"host-id: a\nlease: 15\n", `host.yaml:2: lease: expected duration but got "15"`},
+		{"host-id: a\nlease: -1s\n", `host.yaml:2: lease: it must be longer than 0, and is -1s`},
+		{"host-id: a\nlease: 0s\n", `host.yaml:2: lease: it must be longer than 0, and is 0s`},
+		{"host-id: a\nlisten: here\n", `host.yaml:2: listen: expected ADDRESS:PORT: address here: missing port in address`},
 		{"host-id: a\nmax: many\n", `host.yaml:2: max: expected a valid 64 bit int but got "many"`},
 		{"host-id: [a, b]\n", `host.yaml:1: host-id: expected a single value`},
 		{"host-id: {a: b}\n", `host.yaml:1: host-id: expected a single value`},
