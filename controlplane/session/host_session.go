@@ -23,24 +23,28 @@ const (
 
 // hostSession is one stream of one host.
 type hostSession struct {
-	server  *Server
-	host    string
-	number  uint64 // of the host's sessions, see package registry
-	done    chan struct{}
-	wake    chan struct{} // assignments may have changed
-	queries chan *umbrav1.HostQuery
+	server *Server
+	host   string
+	number uint64 // of the host's sessions, see package registry
+	// protocol is the version that is spoken: the newest that both know.
+	protocol uint32
+	done     chan struct{}
+	wake     chan struct{} // assignments may have changed
+	queries  chan *umbrav1.HostQuery
 
-	keepNext, keepRetry time.Time       // of serve alone
-	offsets             []time.Duration // of serve alone: what was last measured of the host's clock, the latest last
+	// Of serve alone.
+	keepNext, keepRetry time.Time
+	offsets             []time.Duration // what was last measured of the host's clock, the latest last
+	strange             bool            // a message of a kind that is not known has come
 
 	mu      sync.Mutex
 	lastID  uint64
 	waiting map[uint64]chan *umbrav1.QueryAnswer
 }
 
-func newHostSession(server *Server, host string) *hostSession {
+func newHostSession(server *Server, host string, newest uint32) *hostSession {
 	return &hostSession{
-		server: server, host: host, done: make(chan struct{}), wake: make(chan struct{}, 1),
+		server: server, host: host, protocol: min(newest, protocolNewest), done: make(chan struct{}), wake: make(chan struct{}, 1),
 		queries: make(chan *umbrav1.HostQuery, queriesMax), waiting: map[uint64]chan *umbrav1.QueryAnswer{},
 	}
 }
@@ -75,6 +79,7 @@ func (h *hostSession) serve(ctx context.Context, incoming <-chan *umbrav1.Sessio
 func (h *hostSession) send(ctx context.Context, stream umbrav1.HostSessionService_SessionServer) error {
 	welcome := &umbrav1.SessionWelcome{
 		HeartbeatInterval: durationpb.New(h.server.Lease / 3), Lease: durationpb.New(h.server.Lease),
+		ProtocolVersion: h.protocol,
 	}
 	if err := stream.Send(&umbrav1.SessionResponse{Message: &umbrav1.SessionResponse_Welcome{Welcome: welcome}}); err != nil {
 		return err

@@ -24,9 +24,14 @@ import (
 	"github.com/umbra-dr/umbra/pkg/feed"
 )
 
+// The versions of the session protocol that are spoken here. Whoever raises the newest goes on to speak the one before, and tells by
+// hostSession.protocol which it is.
 const (
-	// ProtocolVersion is the version of the session protocol spoken here.
-	ProtocolVersion = 1
+	protocolOldest = 1
+	protocolNewest = 1
+)
+
+const (
 	// leaseDefault is the lease where the configuration names none.
 	leaseDefault = 15 * time.Second
 	// catchUpTimeout is how long a host waits for a control plane that is behind before it tries another one.
@@ -119,7 +124,7 @@ func (s *Server) Session(stream umbrav1.HostSessionService_SessionServer) error 
 	if err != nil {
 		return err
 	}
-	session := newHostSession(s, hello.GetHost())
+	session := newHostSession(s, hello.GetHost(), hello.GetProtocolVersion())
 	if session.number, err = s.Registry.Enter(ctx, session.host, cancel); err != nil {
 		return ended(err)
 	}
@@ -184,8 +189,9 @@ func (s *Server) hello(ctx context.Context, incoming <-chan *umbrav1.SessionRequ
 	switch {
 	case hello.GetHost() == "":
 		return nil, status.Error(codes.InvalidArgument, "a session begins with a hello that names the host")
-	case hello.GetProtocolVersion() != ProtocolVersion:
-		return nil, status.Errorf(codes.FailedPrecondition, "this control plane speaks session protocol %d, not %d", ProtocolVersion, hello.GetProtocolVersion())
+	case hello.GetProtocolVersion() < protocolOldest:
+		return nil, status.Errorf(codes.FailedPrecondition, "this control plane speaks session protocols %d to %d, the host only up to %d: upgrade the host",
+			protocolOldest, protocolNewest, hello.GetProtocolVersion())
 	case s.PeerHost == nil:
 		return hello, nil
 	}

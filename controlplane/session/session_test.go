@@ -29,7 +29,7 @@ func TestWhoIsNotTheHostItClaimsToBeIsRefused(t *testing.T) {
 		want        codes.Code
 	}{
 		{"b", &umbrav1.SessionHello{Host: "a", ProtocolVersion: 1}, codes.PermissionDenied},
-		{"a", &umbrav1.SessionHello{Host: "a", ProtocolVersion: 2}, codes.FailedPrecondition},
+		{"a", &umbrav1.SessionHello{Host: "a"}, codes.FailedPrecondition},
 		{"a", &umbrav1.SessionHello{ProtocolVersion: 1}, codes.InvalidArgument},
 	} {
 		if err := p.dial(t, c.certificate, c.hello).ended(t); status.Code(err) != c.want {

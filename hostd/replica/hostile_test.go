@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -135,8 +136,11 @@ func assaults() map[string]onslaught {
 	damaged := whole(0, 3)
 	damaged[len(damaged)-1] ^= 1
 	long := strings.Repeat("x", 1<<20)
+	ofTomorrow := &umbrav1.MainMessage{}
+	ofTomorrow.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 1))
 	begun := map[string]onslaught{
 		"an unknown kind":              {[][]byte{frame(9, 0, 0, 1, nil)}, codes.DataLoss, 0},
+		"a message of tomorrow":        {[][]byte{control(ofTomorrow)}, codes.Unimplemented, 0},
 		"a frame that is too short":    {[][]byte{whole(0, 0)[:1000]}, codes.DataLoss, 0},
 		"a frame that is too long":     {[][]byte{append(whole(0, 0), 0)}, codes.DataLoss, 0},
 		"a count that overflows":       {[][]byte{frame(clustersKind, 0, 0, math.MaxUint64, nil)}, codes.DataLoss, 0},

@@ -144,6 +144,8 @@ func (st *stream) next(ctx context.Context) error {
 		return st.coverageReached(ctx, m.CoverageReached.GetCoverage())
 	case *umbrav1.MainMessage_CompletePoint:
 		return st.completePoint(ctx)
+	case nil: // nothing is passed over where the data of a point may be
+		return status.Error(codes.Unimplemented, "replication protocol: a message of a kind that the shadow host does not know: upgrade the shadow host")
 	default:
 		return protocolError("message %T is not expected here", m)
 	}

@@ -127,8 +127,8 @@ func (l *link) take(m *umbrav1.ShadowMessage) error {
 		l.note(func() { l.coverage = m.CoverageStored.GetCoverage() })
 	case *umbrav1.ShadowMessage_PointStored:
 		l.note(func() { l.point = m.PointStored })
-	default:
-		return fmt.Errorf("%w: a message of an unknown kind", errShadowProtocol)
+	default: // nothing is passed over where the data of a point may be
+		return fmt.Errorf("%w: a message of a kind that the main host does not know: upgrade the main host", errShadowProtocol)
 	}
 	return nil
 }

@@ -55,23 +55,25 @@ func statusOf(err error) *status.Status {
 }
 
 func (t *talk) find(ctx context.Context, query *umbrav1.HostQuery) (*umbrav1.QueryAnswer, error) {
-	if query.GetInventory() != nil {
+	switch query.GetQuestion().(type) {
+	case *umbrav1.HostQuery_Inventory:
 		return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_Inventory{Inventory: t.inventory(ctx)}}, nil
-	}
-	if query.GetHoldings() != nil {
+	case *umbrav1.HostQuery_Holdings:
 		held, err := t.holdings(ctx)
 		return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_Holdings{Holdings: &umbrav1.HoldingsAnswer{Held: held}}}, err
-	}
-	if query.GetDiagnostics() != nil {
+	case *umbrav1.HostQuery_Diagnostics:
 		files, err := t.session.Answerer.Diagnostics(ctx, query.GetDrPair())
 		return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_Diagnostics{
 			Diagnostics: &umbrav1.DiagnosticsAnswer{Files: files},
 		}}, err
+	case *umbrav1.HostQuery_RecoveryPoints:
+		points, err := t.session.Answerer.RecoveryPoints(ctx, query.GetDrPair())
+		return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_RecoveryPoints{
+			RecoveryPoints: &umbrav1.RecoveryPointsAnswer{RecoveryPoints: points},
+		}}, err
+	default:
+		return nil, status.Error(codes.Unimplemented, "this hostd does not know the question: upgrade the host")
 	}
-	points, err := t.session.Answerer.RecoveryPoints(ctx, query.GetDrPair())
-	return &umbrav1.QueryAnswer{Answer: &umbrav1.QueryAnswer_RecoveryPoints{
-		RecoveryPoints: &umbrav1.RecoveryPointsAnswer{RecoveryPoints: points},
-	}}, err
 }
 
 // holdings are the kept assignments, also those that a control plane has forgotten.

@@ -22,10 +22,15 @@ import (
 	"github.com/umbra-dr/umbra/pkg/clock"
 )
 
+// The versions of the session protocol that are spoken here. Whoever raises the newest goes on to speak the one before.
 const (
-	protocolVersion = 1
-	redialFirst     = 200 * time.Millisecond
-	redialMax       = 5 * time.Second
+	protocolOldest = 1
+	protocolNewest = 1
+)
+
+const (
+	redialFirst = 200 * time.Millisecond
+	redialMax   = 5 * time.Second
 	// settled is how long a session must have lasted for the next dial to be a quick one again. Without it two hosts
 	// with one name, or a session that fails at its first message, would dial without pause.
 	settled               = 10 * time.Second
@@ -169,7 +174,7 @@ func (s *Session) greet(ctx context.Context, stream umbrav1.HostSessionService_S
 			giveUp(fmt.Errorf("the control plane has sent no welcome within %v", welcomeTimeout))
 		}
 	})
-	hello := &umbrav1.SessionHello{Host: s.Host, Instance: s.instance, ProtocolVersion: protocolVersion}
+	hello := &umbrav1.SessionHello{Host: s.Host, Instance: s.instance, ProtocolVersion: protocolNewest}
 	err := stream.Send(&umbrav1.SessionRequest{Message: &umbrav1.SessionRequest_Hello{Hello: hello}})
 	if err != nil && !errors.Is(err, io.EOF) { // EOF says only that the stream is over; receiving tells why
 		return nil, fmt.Errorf("saying hello to the control plane: %w", err)
@@ -182,6 +187,9 @@ func (s *Session) greet(ctx context.Context, stream umbrav1.HostSessionService_S
 		return nil, fmt.Errorf("waiting for the control plane's welcome: %w", err)
 	case first.GetWelcome() == nil:
 		return nil, errors.New("the control plane's first message is not a welcome")
+	}
+	if spoken := max(first.GetWelcome().GetProtocolVersion(), 1); spoken < protocolOldest || spoken > protocolNewest {
+		return nil, fmt.Errorf("the control plane speaks session protocol %d, this hostd only %d to %d: upgrade the control plane first", spoken, protocolOldest, protocolNewest)
 	}
 	return first.GetWelcome(), nil
 }

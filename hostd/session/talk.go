@@ -116,6 +116,7 @@ func (t *talk) inventory(ctx context.Context) *umbrav1.Host {
 // receive takes in what the control plane says, until the stream ends, and returns why it ended.
 func (t *talk) receive(ctx context.Context) error {
 	defer t.answers.Wait()
+	strange := false
 	for {
 		response, err := t.stream.Recv()
 		if err != nil {
@@ -129,6 +130,11 @@ func (t *talk) receive(ctx context.Context) error {
 			t.session.assign(true)
 		case *umbrav1.SessionResponse_Query:
 			t.startAnswer(ctx, message.Query)
+		case nil: // of a newer control plane, which may not send what pairs depend on in this way
+			if !strange {
+				strange = true
+				t.session.Log.Warn("the control plane sends messages of a kind that is not known here, which are passed over; upgrade this host")
+			}
 		default:
 			return fmt.Errorf("the control plane sent a message that does not belong here: %T", message)
 		}

@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// SessionRequest is a message from a host.
+// SessionRequest is a message from a host. One of a kind that a control plane does not know is passed over.
 type SessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The message.
@@ -167,7 +167,8 @@ type SessionHello struct {
 	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
 	// A random id of this life of hostd. A newer session of a host ends the older one.
 	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
-	// Version of the session protocol. This is version 1.
+	// The newest version of the session protocol that the host speaks. This is version 1. It rises when one side would
+	// misunderstand the other, not for a field, nor for a kind of message that the other may pass over.
 	ProtocolVersion uint32 `protobuf:"varint,3,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -307,7 +308,7 @@ func (*Heartbeat) Descriptor() ([]byte, []int) {
 	return file_umbra_v1_host_session_service_proto_rawDescGZIP(), []int{3}
 }
 
-// SessionResponse is a message to a host.
+// SessionResponse is a message to a host. One of a kind that a host does not know is passed over.
 type SessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The message.
@@ -417,9 +418,12 @@ type SessionWelcome struct {
 	// Send something at least this often.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,1,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
 	// Without a message for this long the host counts as not connected.
-	Lease         *durationpb.Duration `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Lease *durationpb.Duration `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	// The version of the session protocol that both speak from here on: the newest that both know. 0 is version 1, from a
+	// control plane that knows no other. A host that does not speak it any more ends the session.
+	ProtocolVersion uint32 `protobuf:"varint,3,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *SessionWelcome) Reset() {
@@ -464,6 +468,13 @@ func (x *SessionWelcome) GetLease() *durationpb.Duration {
 		return x.Lease
 	}
 	return nil
+}
+
+func (x *SessionWelcome) GetProtocolVersion() uint32 {
+	if x != nil {
+		return x.ProtocolVersion
+	}
+	return 0
 }
 
 // AssignmentSet is the complete set, or a change to it.
@@ -549,7 +560,7 @@ func (x *AssignmentSet) GetRemovedDrPairs() []string {
 	return nil
 }
 
-// HostQuery is a question.
+// HostQuery is a question. The answer to one that the host does not know is UNIMPLEMENTED.
 type HostQuery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names the query in the answer.
@@ -1201,10 +1212,11 @@ const file_umbra_v1_host_session_service_proto_rawDesc = "" +
 	"\awelcome\x18\x01 \x01(\v2\x18.umbra.v1.SessionWelcomeH\x00R\awelcome\x12;\n" +
 	"\vassignments\x18\x02 \x01(\v2\x17.umbra.v1.AssignmentSetH\x00R\vassignments\x12+\n" +
 	"\x05query\x18\x03 \x01(\v2\x13.umbra.v1.HostQueryH\x00R\x05queryB\t\n" +
-	"\amessage\"\x8b\x01\n" +
+	"\amessage\"\xb6\x01\n" +
 	"\x0eSessionWelcome\x12H\n" +
 	"\x12heartbeat_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12/\n" +
-	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"\xcb\x01\n" +
+	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12)\n" +
+	"\x10protocol_version\x18\x03 \x01(\rR\x0fprotocolVersion\"\xcb\x01\n" +
 	"\rAssignmentSet\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x1d\n" +
 	"\n" +
