@@ -32,7 +32,7 @@ func TestTheCommandLineClientGoesFromProtectionToCommit(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	w, err := newWorld(2, etcd) // with one control plane
+	w, err := newWorld(2, etcd, newNetwork()) // with one control plane
 	if err != nil {
 		t.Fatal(err)
 	}

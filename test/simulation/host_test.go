@@ -187,7 +187,7 @@ func (h *host) live() (*daemon, error) {
 		Inventory:      func(ctx context.Context) (*umbrav1.Host, error) { return inventory.Take(ctx, has) },
 		InventoryEvery: 10 * time.Second,
 	}, outbox)
-	server := grpc.NewServer(transport.ServerOptions()...)
+	server := grpc.NewServer(append(transport.ServerOptions(), h.network.speech.ofReplication()...)...)
 	transport.Register(server, received.Handle(nil))
 	listener := h.network.listen(h.id)
 	var work sync.WaitGroup

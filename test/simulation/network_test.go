@@ -16,6 +16,9 @@ type link struct{ from, to string }
 
 // network is what everything in a world speaks over, in memory. Links can be cut and can stall, each way on its own.
 type network struct {
+	// speech is how everything in the world speaks; nil is as this version does.
+	speech *speech
+
 	mu        sync.Mutex
 	listeners map[string]*bufconn.Listener
 	down      map[link]bool

@@ -103,7 +103,7 @@ func startPlane(machine string, etcd *clientv3.Client, network *network, clock f
 		Store: records, Records: cache, Observed: hosts, Self: present.Self(), Clock: clock, Log: log, UnreachableAfter: lease,
 	})
 	deps := api.Deps{Store: records, Cache: cache, Engine: engine, Observed: hosts, Hosts: sessions, Clock: clock, Log: log}
-	server := grpc.NewServer(slices.Concat(present.WhileAlive(), api.Interceptors(deps))...)
+	server := grpc.NewServer(slices.Concat(present.WhileAlive(), api.Interceptors(deps), network.speech.ofServer())...)
 	api.Register(server, deps)
 	umbrav1.RegisterHostSessionServiceServer(server, sessions)
 	umbrav1.RegisterPeerServiceServer(server, peers.Server(sessions.AskHere))
@@ -127,7 +127,7 @@ func startPlane(machine string, etcd *clientv3.Client, network *network, clock f
 
 // dialTo makes a client of a machine in the network.
 func dialTo(network *network, from, to string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:"+to, append(options, over(network, from)...)...)
+	return grpc.NewClient("passthrough:"+to, slices.Concat(options, over(network, from))...)
 }
 
 // dialPlanes makes a client of whichever control planes there are. Calls take turns between them.
@@ -136,11 +136,11 @@ func dialPlanes(network *network, from string) (*grpc.ClientConn, error) {
 }
 
 func over(network *network, from string) []grpc.DialOption {
-	return []grpc.DialOption{
+	return append(network.speech.ofClient(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(quickReconnects),
 		grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) { return network.dial(ctx, from, to) }),
-	}
+	)
 }
 
 // loseLease ends the lease of one control plane, as a stall would.

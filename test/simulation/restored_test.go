@@ -29,10 +29,14 @@ type story struct {
 
 // tell runs a story in a world of its own, with one control plane and a pair that replicates.
 func tell(t *testing.T, shared *clientv3.Client, name string, seed uint64, onReturn umbrav1.OnMainReturn, act func(s *story)) {
+	tellOver(t, newNetwork(), shared, name, seed, onReturn, act)
+}
+
+func tellOver(t *testing.T, network *network, shared *clientv3.Client, name string, seed uint64, onReturn umbrav1.OnMainReturn, act func(s *story)) {
 	t.Run(name, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		w, err := newWorld(2*seed, shared)
+		w, err := newWorld(2*seed, shared, network)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -92,7 +92,7 @@ func TestNoPromiseIsBrokenWhateverBreaks(t *testing.T) {
 
 // live is the whole life of a world.
 func live(ctx context.Context, seed uint64, etcd *clientv3.Client) (lived counts, err error) {
-	w, err := newWorld(seed, etcd)
+	w, err := newWorld(seed, etcd, newNetwork())
 	if err != nil {
 		return counts{}, err
 	}

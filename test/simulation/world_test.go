@@ -62,14 +62,14 @@ type subject struct {
 	committed  bool
 }
 
-func newWorld(seed uint64, etcd *clientv3.Client) (*world, error) {
+func newWorld(seed uint64, etcd *clientv3.Client, network *network) (*world, error) {
 	dir, err := memoryDir("umbra-sim-")
 	if err != nil {
 		return nil, err
 	}
 	began := time.Now()
 	w := &world{
-		seed: seed, dir: dir, network: newNetwork(), clock: newClock(began), logged: &tail{},
+		seed: seed, dir: dir, network: network, clock: newClock(began), logged: &tail{},
 		etcd: within(context.Background(), etcd, fmt.Sprintf("world-%d-%s/", seed, uuid.NewString())),
 	}
 	w.told.began = began
