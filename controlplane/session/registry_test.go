@@ -38,6 +38,13 @@ func (r *alone) Enter(_ context.Context, host string, end context.CancelCauseFun
 	return r.ever, nil
 }
 
+// count is how many sessions have begun.
+func (r *alone) count() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ever
+}
+
 func (r *alone) Leave(host string, number uint64) {
 	r.observed.Disconnect(host, number, true, time.Now())
 }

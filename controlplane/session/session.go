@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -90,6 +91,8 @@ type Server struct {
 	mu   sync.Mutex
 	open bool
 	live map[string]*hostSession
+	// limits count the sessions that each host begins.
+	limits map[string]*rate.Limiter
 }
 
 // New makes a server.
@@ -100,7 +103,7 @@ func New(cfg Config) *Server {
 	if cfg.Least == nil {
 		cfg.Least = func(string) uint64 { return 0 }
 	}
-	return &Server{Config: cfg, stopping: make(chan struct{}), live: map[string]*hostSession{}}
+	return &Server{Config: cfg, stopping: make(chan struct{}), live: map[string]*hostSession{}, limits: map[string]*rate.Limiter{}}
 }
 
 var (
@@ -122,6 +125,9 @@ func (s *Server) Session(stream umbrav1.HostSessionService_SessionServer) error 
 	s.work.Go(func() { cancel(receive(ctx, stream, incoming)) })
 	hello, err := s.hello(ctx, incoming)
 	if err != nil {
+		return err
+	}
+	if err := s.mayBegin(hello.GetHost()); err != nil {
 		return err
 	}
 	session := newHostSession(s, hello.GetHost(), hello.GetProtocolVersion())

@@ -15,7 +15,10 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/journal"
@@ -33,7 +36,9 @@ const (
 	redialMax   = 5 * time.Second
 	// settled is how long a session must have lasted for the next dial to be a quick one again. Without it two hosts
 	// with one name, or a session that fails at its first message, would dial without pause.
-	settled               = 10 * time.Second
+	settled = 10 * time.Second
+	// askedToWaitMax bounds what a control plane can ask for before the next dial.
+	askedToWaitMax        = time.Minute
 	welcomeTimeout        = 20 * time.Second
 	inventoryEveryDefault = time.Minute
 	heartbeatDefault      = 5 * time.Second
@@ -110,13 +115,26 @@ func (s *Session) Run(ctx context.Context) error {
 		if s.Clock.Now().Sub(began) >= settled {
 			wait.Reset()
 		}
-		delay := wait.NextBackOff()
+		delay := max(wait.NextBackOff(), min(askedToWait(err), askedToWaitMax))
 		s.Log.Warn("no session with the control plane, replication goes on without; dialling again", "error", err, "in", delay)
 		if s.Clock.Wait(ctx, delay) != nil {
 			break
 		}
 	}
 	return nil
+}
+
+// askedToWait is how long a control plane wants the next dial to wait that this host dials too often. 0: it is not that.
+func askedToWait(err error) time.Duration {
+	if status.Code(err) != codes.ResourceExhausted { // another control plane may take the host at once
+		return 0
+	}
+	for _, detail := range status.Convert(err).Details() {
+		if retry, ok := detail.(*errdetails.RetryInfo); ok {
+			return retry.GetRetryDelay().AsDuration()
+		}
+	}
+	return 0
 }
 
 // Connected tells whether there is a session with a control plane now.

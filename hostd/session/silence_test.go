@@ -5,6 +5,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
 
@@ -35,4 +40,24 @@ func TestAHostWithNothingToSayKeepsItsLeaseAlive(t *testing.T) {
 		}
 		h.stop()
 	})
+}
+
+func TestAHostThatIsToldToWaitWaitsAndNotForEver(t *testing.T) {
+	for asked, least := range map[time.Duration]time.Duration{20 * time.Second: 20 * time.Second, 10 * time.Hour: time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			h := start(t, t.TempDir(), options{})
+			refused, err := status.New(codes.ResourceExhausted, "too often").WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(asked)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := <-h.peer.sessions
+			began := time.Now()
+			s.end <- refused.Err()
+			<-h.peer.sessions
+			if waited := time.Since(began); waited < least || waited > least+5*time.Second {
+				t.Errorf("asked to wait %v it dialled again after %v", asked, waited)
+			}
+			h.stop()
+		})
+	}
 }
