@@ -9,7 +9,7 @@ set -eu
 
 packages="libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils
 qemu-block-extra nbdkit libnbd-bin iproute2 busybox-static cpio kmod syslinux syslinux-common mtools fdisk
-dosfstools e2fsprogs prometheus"
+dosfstools e2fsprogs xfsprogs prometheus"
 
 case "${1-}" in
 '') ;;
