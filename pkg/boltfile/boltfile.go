@@ -101,6 +101,16 @@ func (d *DB) View(fn func(*bbolt.Tx) error) error {
 	return d.guard(func() error { return d.bolt.View(fn) })
 }
 
+// GiveBack lets go of all pages of the file that the transaction's reading has mapped into the process. They stay in the page cache
+// and are mapped anew when they are needed, so whoever reads all of a large file can do so without the process growing by it.
+// What the transaction has returned stays valid.
+func GiveBack(tx *bbolt.Tx) error {
+	if _, _, errno := unix.Syscall(unix.SYS_MADVISE, tx.DB().Info().Data, uintptr(tx.Size()), unix.MADV_DONTNEED); errno != 0 {
+		return fmt.Errorf("give pages of the database back: %w", errno)
+	}
+	return nil
+}
+
 // Update runs a transaction that writes. Its changes are durable when it returns nil.
 func (d *DB) Update(fn func(*bbolt.Tx) error) error {
 	return d.guard(func() error { return d.bolt.Update(fn) })

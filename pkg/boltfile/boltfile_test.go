@@ -1,6 +1,7 @@
 package boltfile
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -325,6 +326,65 @@ func TestASoundDatabaseIsNeverRefused(t *testing.T) {
 		}
 	}
 	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mappedBytes is how much of a file is in this process's memory.
+func mappedBytes(t *testing.T, path string) (sum int64) {
+	t.Helper()
+	var of bool
+	for line := range strings.Lines(string(mustRead(t, "/proc/self/smaps"))) {
+		var kib int64
+		if fields := strings.Fields(line); strings.Contains(fields[0], "-") {
+			of = fields[len(fields)-1] == path
+		} else if n, _ := fmt.Sscanf(line, "Rss: %d kB", &kib); n == 1 && of {
+			sum += kib << 10
+		}
+	}
+	return sum
+}
+
+func TestAPassOverALargeFileNeedNotKeepItInMemory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "large.db")
+	db := mustOpen(t, path)
+	value := make([]byte, 1<<20)
+	err := db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("b"))
+		for i := 0; err == nil && i < 100; i++ {
+			value[0] = byte(i)
+			err = b.Put(fmt.Appendf(nil, "key%04d", i), bytes.Clone(value))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = mustOpen(t, path)
+	defer db.Close()
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte("b")).ForEach(func(key, v []byte) error {
+			var sum int
+			for _, b := range v {
+				sum += int(b)
+			}
+			before := mappedBytes(t, path)
+			if err := GiveBack(tx); err != nil {
+				return err
+			}
+			if after := mappedBytes(t, path); before < 1<<20 || after > 64<<10 {
+				t.Errorf("%d bytes of the file are in memory, were %d before", after, before)
+			}
+			if want := fmt.Sprintf("key%04d", sum); string(key) != want {
+				t.Errorf("key %s with the value of %s", key, want)
+			}
+			return nil
+		})
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// giveBackBytes is how much of the file is looked at before its pages are given back.
+const giveBackBytes = 32 << 20
+
 // depthMax bounds how deep pages refer to pages. With bbolt's fan-out, five levels are more than a disk can hold.
 const depthMax = 32
 
@@ -60,6 +63,7 @@ type checker struct {
 	b []byte
 	meta
 	seen []bool // pages referred to
+	kept uint64 // pages looked at since they were given back
 }
 
 // claim notes that something refers to the pages.
@@ -87,6 +91,12 @@ func (c *checker) page(id uint64) (page, error) {
 	if more := p.overflow(); more > 0 {
 		if err := c.claim(id+1, more); err != nil {
 			return nil, err
+		}
+	}
+	if c.kept += 1 + p.overflow(); c.kept > giveBackBytes/c.pageSize {
+		c.kept = 0
+		if err := unix.Madvise(c.b, unix.MADV_DONTNEED); err != nil {
+			return nil, fmt.Errorf("give pages of the database back: %w", err)
 		}
 	}
 	return p[:(1+p.overflow())*c.pageSize], nil

@@ -10,7 +10,12 @@ import (
 
 	"github.com/zeebo/xxh3"
 	"go.etcd.io/bbolt"
+
+	"github.com/umbra-dr/umbra/pkg/boltfile"
 )
+
+// auditBytesMax is how many bytes of keys and values are read before their pages are given back.
+const auditBytesMax = 16 << 20
 
 // audit is a pass over the index at Open: what is in use is what records refer to, whatever the list of free space says, and each
 // version that was ever recorded is there or is missed. locs and births mirror one another and are held against each other by a sum
@@ -21,6 +26,8 @@ type audit struct {
 	unreadable []misplaced // versions whose records are not sound, where they are
 	space      map[uint32]diskSpace
 
+	tx    *bbolt.Tx
+	read  int // bytes of the index since its pages were given back
 	fixes []func(tx *bbolt.Tx) error
 }
 
@@ -31,7 +38,7 @@ type diskSpace struct {
 }
 
 func newAudit(tx *bbolt.Tx, recs []diskRecord) (*audit, error) {
-	a := &audit{used: map[uint32]*clusterSet{}, space: map[uint32]diskSpace{}}
+	a := &audit{used: map[uint32]*clusterSet{}, space: map[uint32]diskSpace{}, tx: tx}
 	for _, rec := range recs {
 		a.used[rec.ID] = newClusterSet()
 	}
@@ -40,10 +47,10 @@ func newAudit(tx *bbolt.Tx, recs []diskRecord) (*audit, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = chunks.births.ForEach(func(key, _ []byte) error {
+	err = chunks.births.ForEach(func(key, v []byte) error {
 		if seq, k, ok := parseBirthKey(key); ok {
 			sum -= xxh3.Hash(entryKey(k, seq))
-			return nil
+			return a.giveBack(key, v)
 		}
 		stray := slices.Clone(key)
 		a.fix(func(tx *bbolt.Tx) error { return tx.Bucket(bucketBirths).Delete(stray) })
@@ -70,9 +77,18 @@ func (a *audit) passLocs(locs *bbolt.Bucket) (sum uint64, err error) {
 		}
 		runs = decoded
 		a.note(k, seq, runs)
-		return nil
+		return a.giveBack(key, v)
 	})
 	return sum, err
+}
+
+// giveBack lets go of the index's pages now and then, so that a pass over it does not make the process as large as the index.
+func (a *audit) giveBack(key, value []byte) error {
+	if a.read += len(key) + len(value); a.read < auditBytesMax {
+		return nil
+	}
+	a.read = 0
+	return boltfile.GiveBack(a.tx)
 }
 
 // note takes a sound version into account.
