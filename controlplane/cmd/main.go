@@ -13,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/umbra-dr/umbra/controlplane/access"
+	"github.com/umbra-dr/umbra/pkg/about"
 	"github.com/umbra-dr/umbra/pkg/settings"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
@@ -37,6 +38,7 @@ Examples:
   umbra-controlplane client-certificate --unix-socket /run/umbra/api.sock --client ann --role operator --out ann/`
 
 type commands struct {
+	about.Self
 	Serve             flags                  `cmd:"" default:"withargs" help:"Run the control plane."`
 	ClientCertificate clientCertificateFlags `cmd:"" help:"Make a key here, and have the control plane certify it for a person or a service."`
 	Backup            backupFlags            `cmd:"" help:"Save the state of the running control plane in a file. Who has the file has the authority's key."`
@@ -78,7 +80,7 @@ type recordsFlags struct {
 
 func main() {
 	var c commands
-	chosen := kong.Parse(&c, own.Option(), kong.Name("umbra-controlplane"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
+	chosen := kong.Parse(&c, own.Option(), kong.Name("umbra-controlplane"), kong.Description(description), about.Vars("8"), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
 	log := c.Serve.Log.New(os.Stderr)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error

@@ -1,6 +1,9 @@
 package main
 
-import "github.com/umbra-dr/umbra/pkg/settings"
+import (
+	"github.com/umbra-dr/umbra/pkg/about"
+	"github.com/umbra-dr/umbra/pkg/settings"
+)
 
 const description = `The command-line client of Umbra.
 
@@ -17,6 +20,7 @@ Exit codes: 0 done, 1 the operation failed, 2 wrong usage or not confirmed, 3 re
 5 not allowed, 6 the control plane cannot be reached, 130 interrupted.`
 
 type commands struct {
+	about.Self
 	settings.Flags
 	Connection connection `embed:"" group:"Connection"`
 	Output     string     `help:"table, or json: the API's messages." enum:"table,json" default:"table" short:"o"`

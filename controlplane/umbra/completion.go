@@ -20,7 +20,15 @@ func (completionCommand) Help() string {
 // Each has the shell ask this command what could follow: with COMP_LINE in the environment it answers and does nothing else.
 var completionScripts = map[string]string{
 	"bash": "complete -C '%s' umbra\n",
-	"zsh":  "autoload -U +X bashcompinit && bashcompinit\ncomplete -C '%s' umbra\n",
+	// It can be sourced, and it can be the file _umbra in a folder of $fpath, which is the function's first call.
+	"zsh": `#compdef umbra
+_umbra() {
+    local -a found
+    found=(${(f)"$(COMP_LINE="${(j: :)words[1,CURRENT]}" '%s')"})
+    compadd -a found
+}
+if [[ $funcstack[1] = _umbra ]]; then _umbra "$@"; else compdef _umbra umbra; fi
+`,
 	"fish": `function __umbra_complete
     set -lx COMP_LINE (commandline -cp)
     test -z (commandline -ct); and set COMP_LINE "$COMP_LINE "

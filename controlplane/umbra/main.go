@@ -16,6 +16,7 @@ import (
 	"github.com/willabides/kongplete"
 	"golang.org/x/sys/unix"
 
+	"github.com/umbra-dr/umbra/pkg/about"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/settings"
 )
@@ -62,7 +63,7 @@ func isTerminal(file *os.File) bool {
 func run(ctx context.Context, args []string, at console) int {
 	var line commands
 	exited := -1
-	parser, err := kong.New(&line, settings.Settings{Default: at.settings}.Option(), kong.Name("umbra"), kong.Description(description), kong.Writers(at.out, at.err),
+	parser, err := kong.New(&line, settings.Settings{Default: at.settings}.Option(), kong.Name("umbra"), kong.Description(description), about.Vars("1"), kong.Writers(at.out, at.err),
 		kong.Exit(func(code int) { exited = max(exited, code) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 120}))
 	if err != nil {

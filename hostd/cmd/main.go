@@ -14,6 +14,7 @@ import (
 
 	"github.com/umbra-dr/umbra/hostd/diagnostics"
 	"github.com/umbra-dr/umbra/hostd/hypervisor/libvirt"
+	"github.com/umbra-dr/umbra/pkg/about"
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/identity"
 	"github.com/umbra-dr/umbra/pkg/settings"
@@ -33,6 +34,7 @@ Examples:
 var own = settings.Settings{Default: "/etc/umbra/hostd.yaml"}
 
 type flags struct {
+	about.Self
 	settings.Flags
 	HostID       string         `help:"This host's id, as in its join token: lower-case letters, digits and hyphens." required:"" placeholder:"ID"`
 	ControlPlane []string       `help:"Address of a control plane. Give it several times when there are several, or a name that stands for all of them." required:"" placeholder:"ADDRESS:PORT"`
@@ -78,7 +80,7 @@ func (f *flags) Validate() error {
 
 func main() {
 	var f flags
-	kong.Parse(&f, own.Option(), kong.Name("umbra-hostd"), kong.Description(description), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
+	kong.Parse(&f, own.Option(), kong.Name("umbra-hostd"), kong.Description(description), about.Vars("8"), kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 120}))
 	file := diagnostics.OpenLog(f.StateDir)
 	log := f.Log.New(io.MultiWriter(os.Stderr, file)).With(telemetry.KeyHost, f.HostID)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

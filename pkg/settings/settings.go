@@ -68,7 +68,9 @@ func (s Settings) node(app *kong.Application) *kong.Node {
 func (s Settings) flags(app *kong.Application) []*kong.Flag {
 	var flags []*kong.Flag
 	for _, flag := range s.node(app).Flags {
-		if flag.Name != "help" {
+		switch flag.Name {
+		case "help", "version", "man": // of one call, and of no other
+		default:
 			flags = append(flags, flag)
 		}
 	}
@@ -78,6 +80,9 @@ func (s Settings) flags(app *kong.Application) []*kong.Flag {
 // nameVariables gives a variable to each flag that has none.
 func (s Settings) nameVariables(app *kong.Application) {
 	for _, flag := range s.flags(app) {
+		if flag.Name == fileFlag && s.Default != "" {
+			flag.Help += " Without it, " + s.Default + ", if it is there."
+		}
 		if len(flag.Envs) == 0 {
 			name := envPrefix + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
 			flag.Envs, flag.Tag.Envs = []string{name}, []string{name}
