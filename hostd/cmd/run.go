@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -70,7 +71,7 @@ func run(ctx context.Context, f flags, on machine, log *slog.Logger) (err error)
 	if err != nil {
 		return err
 	}
-	controlPlane, err := dialControlPlanes(me.source, f.ControlPlane)
+	controlPlane, err := dialControlPlanes(me.source, f.ControlPlane, parts.calls.dial()...)
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,7 @@ func run(ctx context.Context, f flags, on machine, log *slog.Logger) (err error)
 	group.Go(func() error { return parts.replica.Run(ctx) })
 	group.Go(func() error { return parts.shadow.Run(ctx) })
 	group.Go(func() error { return parts.main.Run(ctx) })
-	group.Go(func() error { return serve(ctx, f, me.source, parts.replica, log) })
+	group.Go(func() error { return serve(ctx, f, me.source, parts, log) })
 	group.Go(func() error { return talk.Run(ctx) })
 	group.Go(func() error { return telemetry.ServeMetrics(ctx, f.Metrics, gatherer, log) })
 	group.Go(func() error { me.keep(ctx, controlPlane); return nil })
@@ -102,12 +103,13 @@ type parts struct {
 	shadow    shadowRole
 	main      *mainRole
 	outbox    *session.Outbox
+	calls     calls
 	answers   *diagnostics.Answers
 	inventory inventory.Config
 }
 
 func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, on machine, owner *recoverystore.Owner, tracer trace.Tracer) (*parts, error) {
-	p := &parts{outbox: session.NewOutbox(), main: &mainRole{peers: me.peers}}
+	p := &parts{outbox: session.NewOutbox(), calls: newCalls(), main: &mainRole{peers: me.peers}}
 	var shadow *shadowserver.Role
 	received, err := replica.New(replica.Config{
 		StoreDir: f.StoreDir, Journal: kept, Clock: clock.System, Log: log, Tracer: tracer,
@@ -129,7 +131,7 @@ func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, on machi
 	p.main.Replicator, err = replicate.New(replicate.Config{
 		RunDir: f.RunDir, Source: on, Journal: kept, Clock: clock.System, Log: log, Tracer: tracer, Report: p.outbox.Report,
 		Dial: func(_ context.Context, address, host string) (*grpc.ClientConn, error) {
-			return dialAs(me.source, identity.Host(host), address)
+			return dialAs(me.source, identity.Host(host), address, p.calls.dial()...)
 		},
 		Confirmed: p.main.confirmed.Load, CyclesMax: f.CyclesMax, CopyCostMax: float64(f.CopyCostMax), ScratchBytesMax: f.ScratchBytesMax, ScratchFreeBytesMin: f.ScratchFreeMin,
 	})
@@ -215,12 +217,12 @@ func serverOf(kept *journal.Journal) func(pair string) string {
 }
 
 // dialAs is a connection as this host to the part that id names.
-func dialAs(source *identity.Source, id identity.ID, address string) (*grpc.ClientConn, error) {
+func dialAs(source *identity.Source, id identity.ID, address string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	secure, err := source.Dial(id)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(address, dialOptions(secure)...)
+	conn, err := grpc.NewClient(address, append(dialOptions(secure), more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("dialling %s at %s: %w", id, address, err)
 	}
@@ -228,12 +230,12 @@ func dialAs(source *identity.Source, id identity.ID, address string) (*grpc.Clie
 }
 
 // dialControlPlanes is a connection as this host to all control planes.
-func dialControlPlanes(source *identity.Source, addresses []string) (*grpc.ClientConn, error) {
+func dialControlPlanes(source *identity.Source, addresses []string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	secure, err := source.Dial(identity.ControlPlane())
 	if err != nil {
 		return nil, err
 	}
-	return session.Dial(addresses, dialOptions(secure)...)
+	return session.Dial(addresses, append(dialOptions(secure), more...)...)
 }
 
 func dialOptions(secure credentials.TransportCredentials) []grpc.DialOption {
@@ -256,16 +258,17 @@ func isHost(id identity.ID) bool {
 }
 
 // serve takes in other hosts' replication streams until the context ends.
-func serve(ctx context.Context, f flags, source *identity.Source, received *replica.Replica, log *slog.Logger) error {
+func serve(ctx context.Context, f flags, source *identity.Source, p *parts, log *slog.Logger) error {
 	listener, err := net.Listen("tcp", f.DataListen)
 	if err != nil {
 		return fmt.Errorf("listening for replication: %w", err)
 	}
-	options := append(transport.ServerOptions(), grpc.Creds(source.Server(isHost)),
+	options := append(p.calls.serve(), grpc.Creds(source.Server(isHost)),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))
-	server := grpc.NewServer(options...)
-	transport.Register(server, received.Handle(peerHost))
+	server := grpc.NewServer(slices.Concat(transport.ServerOptions(), options)...)
+	transport.Register(server, p.replica.Handle(peerHost))
+	p.calls.served.InitializeMetrics(server)
 	log.Info("taking in replication", "address", listener.Addr().String())
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
