@@ -3,19 +3,64 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/pkg/clock"
 )
 
 const (
 	succeeded = umbrav1.OperationState_OPERATION_STATE_SUCCEEDED
 	failed    = umbrav1.OperationState_OPERATION_STATE_FAILED
 )
+
+// hasty is a clock by which every wait is over at once.
+type hasty struct{ clock.Clock }
+
+func (hasty) Wait(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+
+// said tells when something is said that begins so.
+type said struct {
+	beginning string
+	tell      func()
+}
+
+func (s said) Write(text []byte) (int, error) {
+	if strings.HasPrefix(string(text), s.beginning) {
+		s.tell()
+	}
+	return len(text), nil
+}
+
+func TestWhoWaitsIsToldForWhat(t *testing.T) {
+	p := startPlane(t)
+	heard := make(chan struct{})
+	told := said{"Waiting for the control plane at unix:" + p.socket, sync.OnceFunc(func() { close(heard) })}
+	p.failover = func(int) error {
+		select {
+		case <-heard:
+		case <-t.Context().Done():
+		}
+		return nil
+	}
+	code := run(t.Context(), []string{"--server", "unix:" + p.socket, "failover", "web", "--yes", "--no-wait"},
+		console{in: strings.NewReader(""), out: io.Discard, err: told, clock: hasty{clock.System}, zone: time.UTC})
+	if code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestNobodyWhoAnswersIsToldWithTheAddressAndWhatToDo(t *testing.T) {
+	typed(t.Context(), "", []string{"--server", "unix:/nowhere/s", "--timeout", "1ms", "pairs", "list"}).
+		want(t, exitUnavailable, "no control plane has answered at unix:/nowhere/s within 1ms", "--server, UMBRA_SERVER")
+}
 
 func TestEveryExitCodeIsWhatTheHelpSays(t *testing.T) {
 	for _, c := range []struct {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -23,6 +24,7 @@ type client struct {
 	console
 	ctx        context.Context // the life of one command line, which kong hands to it as a whole
 	json       bool
+	server     string // where the control plane is, as it was given
 	timeout    time.Duration
 	failover   umbrav1.FailoverServiceClient
 	protection umbrav1.ProtectionServiceClient
@@ -33,7 +35,7 @@ type client struct {
 
 func newClient(ctx context.Context, conn *grpc.ClientConn, at console, line commands) *client {
 	return &client{
-		console: at, ctx: ctx, json: line.Output == "json", timeout: line.Connection.Timeout,
+		console: at, ctx: ctx, json: line.Output == "json", server: line.Connection.Server, timeout: line.Connection.Timeout,
 		failover: umbrav1.NewFailoverServiceClient(conn), protection: umbrav1.NewProtectionServiceClient(conn),
 		hosts: umbrav1.NewHostServiceClient(conn), identity: umbrav1.NewIdentityServiceClient(conn), audit: umbrav1.NewAuditServiceClient(conn),
 	}
@@ -44,6 +46,8 @@ func newClient(ctx context.Context, conn *grpc.ClientConn, at console, line comm
 func call[Q, A any](c *client, method func(context.Context, Q, ...grpc.CallOption) (A, error), request Q) (A, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
 	defer cancel()
+	answered := c.announce(ctx)
+	defer answered()
 	var last error
 	answer, err := backoff.Retry(ctx, func() (A, error) {
 		answer, err := method(ctx, request)
@@ -59,7 +63,28 @@ func call[Q, A any](c *client, method func(context.Context, Q, ...grpc.CallOptio
 	if err != nil && last != nil && ctx.Err() != nil {
 		err = last // says more than that time is up
 	}
+	if c.ctx.Err() == nil && isSilence(err) {
+		err = silenceError{c.server, c.timeout, err}
+	}
 	return answer, err
+}
+
+// quietMax is how long a person is left without a word.
+const quietMax = 3 * time.Second
+
+// announce says what is waited for, once, when that takes long. The caller says when it is over.
+func (c *client) announce(ctx context.Context) (over func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		if c.clock.Wait(ctx, quietMax) == nil {
+			c.say("Waiting for the control plane at %s to answer, for at most %s (--timeout).", c.server, c.timeout)
+		}
+	})
+	return func() {
+		cancel()
+		waiting.Wait()
+	}
 }
 
 const (
