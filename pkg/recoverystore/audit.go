@@ -10,12 +10,7 @@ import (
 
 	"github.com/zeebo/xxh3"
 	"go.etcd.io/bbolt"
-
-	"github.com/umbra-dr/umbra/pkg/boltfile"
 )
-
-// auditBytesMax is how many bytes of keys and values are read before their pages are given back.
-const auditBytesMax = 16 << 20
 
 // audit is a pass over the index at Open: what is in use is what records refer to, whatever the list of free space says, and each
 // version that was ever recorded is there or is missed. locs and births mirror one another and are held against each other by a sum
@@ -26,8 +21,6 @@ type audit struct {
 	unreadable []misplaced // versions whose records are not sound, where they are
 	space      map[uint32]diskSpace
 
-	tx    *bbolt.Tx
-	read  int // bytes of the index since its pages were given back
 	fixes []func(tx *bbolt.Tx) error
 }
 
@@ -38,19 +31,20 @@ type diskSpace struct {
 }
 
 func newAudit(tx *bbolt.Tx, recs []diskRecord) (*audit, error) {
-	a := &audit{used: map[uint32]*clusterSet{}, space: map[uint32]diskSpace{}, tx: tx}
+	a := &audit{used: map[uint32]*clusterSet{}, space: map[uint32]diskSpace{}}
 	for _, rec := range recs {
 		a.used[rec.ID] = newClusterSet()
 	}
 	chunks := chunksOf(tx)
-	sum, err := a.passLocs(chunks.locs)
+	p := &pass{tx: tx}
+	sum, err := a.passLocs(chunks.locs, p)
 	if err != nil {
 		return nil, err
 	}
 	err = chunks.births.ForEach(func(key, v []byte) error {
 		if seq, k, ok := parseBirthKey(key); ok {
 			sum -= xxh3.Hash(entryKey(k, seq))
-			return a.giveBack(key, v)
+			return p.saw(key, v)
 		}
 		stray := slices.Clone(key)
 		a.fix(func(tx *bbolt.Tx) error { return tx.Bucket(bucketBirths).Delete(stray) })
@@ -65,7 +59,7 @@ func newAudit(tx *bbolt.Tx, recs []diskRecord) (*audit, error) {
 func (a *audit) fix(f func(tx *bbolt.Tx) error) { a.fixes = append(a.fixes, f) }
 
 // passLocs notes what is in use, and returns the sum over the keys.
-func (a *audit) passLocs(locs *bbolt.Bucket) (sum uint64, err error) {
+func (a *audit) passLocs(locs *bbolt.Bucket, p *pass) (sum uint64, err error) {
 	var runs []run
 	err = locs.ForEach(func(key, v []byte) error {
 		sum += xxh3.Hash(key)
@@ -77,18 +71,9 @@ func (a *audit) passLocs(locs *bbolt.Bucket) (sum uint64, err error) {
 		}
 		runs = decoded
 		a.note(k, seq, runs)
-		return a.giveBack(key, v)
+		return p.saw(key, v)
 	})
 	return sum, err
-}
-
-// giveBack lets go of the index's pages now and then, so that a pass over it does not make the process as large as the index.
-func (a *audit) giveBack(key, value []byte) error {
-	if a.read += len(key) + len(value); a.read < auditBytesMax {
-		return nil
-	}
-	a.read = 0
-	return boltfile.GiveBack(a.tx)
 }
 
 // note takes a sound version into account.

@@ -254,6 +254,25 @@ func (s chunkStore) decode(key, value []byte) (entry, error) {
 	return e, err
 }
 
+// passBytesMax is how many bytes of keys and values a pass reads before it gives their pages back.
+const passBytesMax = 16 << 20
+
+// pass is the reading of much of the index at once. It lets go of the pages that it has read, so that the process does not grow by
+// the size of the index.
+type pass struct {
+	tx   *bbolt.Tx
+	read int // bytes since pages were given back
+}
+
+// saw notes what was read.
+func (p *pass) saw(key, value []byte) error {
+	if p.read += len(key) + len(value); p.read < passBytesMax {
+		return nil
+	}
+	p.read = 0
+	return boltfile.GiveBack(p.tx)
+}
+
 // resolve fills c with what the chunk holds as of seq. Checksums are left out unless asked for.
 func (s chunkStore) resolve(c *cells, k chunkKey, seq uint64, withSums bool) error {
 	cur := s.locs.Cursor()

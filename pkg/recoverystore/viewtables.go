@@ -145,6 +145,7 @@ type tableWriter struct {
 	// restore: the tables are there; what differs is written, and noted in restored.
 	restore, restored bool
 	runs              []run
+	pass              *pass
 	end               uint64 // bytes from base to behind the last cluster
 	lost              bool   // a cluster lies behind the file's end
 }
@@ -152,6 +153,7 @@ type tableWriter struct {
 func (w *tableWriter) walk(tx *bbolt.Tx) error {
 	chunks := chunksOf(tx)
 	last := chunkKey{w.disk.ID, uint32((w.layout.VirtualSize - 1) / ClusterSize / ChunkClusters)}
+	w.pass = &pass{tx: tx}
 	cur := chunks.locs.Cursor()
 	for at := (chunkKey{w.disk.ID, 0}); ; at.chunk++ {
 		key, _ := cur.Seek(entryKey(at, 0))
@@ -177,6 +179,9 @@ func (w *tableWriter) chunk(cur *bbolt.Cursor, k chunkKey) error {
 	for key, v := seekLast(cur, entryKey(k, w.seq)); key != nil && left > 0; key, v = cur.Prev() {
 		if at, _, ok := parseEntryKey(key); !ok || at != k {
 			break
+		}
+		if err := w.pass.saw(key, v); err != nil {
+			return err
 		}
 		var err error
 		w.runs, err = decodeRuns(w.runs[:0], key, v)

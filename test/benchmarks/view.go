@@ -43,7 +43,7 @@ func bigView(ctx context.Context, b *bench) error {
 	b.promise("memory of its own of the process that opens that store and makes the view", "MiB", figures[1], target{512, 512, atMost})
 	b.remark("All that the process has ever asked the system for, except for the mapped index. The store was made by another process.")
 	b.promise("largest resident set of that process", "MiB", figures[3], target{512, 512, atMost})
-	b.remark("With the pages of the index that it has mapped, which is 683 MiB large: after the check of the whole index at opening nearly all of it. They belong to the page cache, and the kernel takes them back when it needs them.")
+	b.remark("With the pages of the index that it has mapped, which is 683 MiB large. A pass over it lets go of them as it goes; they stay in the page cache.")
 	return nil
 }
 
