@@ -195,7 +195,8 @@ func TestAllIsDoneAsAlwaysWhenTheOtherSideIsNewer(t *testing.T) {
 		s.do(actChange, failedOver)
 		s.do(actCommit, committed)
 		for line := range strings.Lines(s.logged.String()[before:]) {
-			if strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN") {
+			ahead := strings.Contains(line, "refuses every epoch up to") // the shadow host has got the new epoch first, which is free
+			if strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN") && !ahead {
 				s.Errorf("in the log is %s", line)
 			}
 		}
