@@ -1,10 +1,6 @@
 package main
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,7 +8,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/umbra-dr/umbra/pkg/identity"
@@ -81,40 +76,15 @@ func isLoopback(address string) bool {
 	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
-// byToken knows the control plane by its host name and by its name in Umbra, and shows it a token.
+// byToken shows the control plane a token, and no certificate.
 func (c connection) byToken() ([]grpc.DialOption, error) {
-	authority, err := os.ReadFile(c.CA)
+	authorities, err := os.ReadFile(c.CA)
 	if err != nil {
 		return nil, usageError{err.Error()}
 	}
-	trusted := x509.NewCertPool()
-	if !trusted.AppendCertsFromPEM(authority) {
-		return nil, usageError{"there is no certificate in " + c.CA}
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: trusted, VerifyConnection: isControlPlane}
-	return []grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewTLS(config)), grpc.WithPerRPCCredentials(tokenFile(c.TokenFile)),
-	}, nil
-}
-
-func isControlPlane(state tls.ConnectionState) error {
-	for _, uri := range state.PeerCertificates[0].URIs {
-		if uri.String() == identity.ControlPlane().String() {
-			return nil
-		}
-	}
-	return errors.New("what answers is not the control plane")
-}
-
-// tokenFile is read for every call, so that a token can be renewed while a command watches.
-type tokenFile string
-
-func (f tokenFile) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	token, err := os.ReadFile(string(f))
+	secure, err := identity.OpenDial(authorities)
 	if err != nil {
-		return nil, fmt.Errorf("reading the token: %w", err)
+		return nil, usageError{fmt.Sprintf("%s: %v", c.CA, err)}
 	}
-	return map[string]string{"authorization": "Bearer " + strings.TrimSpace(string(token))}, nil
+	return []grpc.DialOption{grpc.WithTransportCredentials(secure), grpc.WithPerRPCCredentials(identity.TokenFile(c.TokenFile))}, nil
 }
-
-func (tokenFile) RequireTransportSecurity() bool { return true }
