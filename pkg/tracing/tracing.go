@@ -40,6 +40,7 @@ const (
 	KeyMessage   = attribute.Key("umbra.message")
 	KeyPoint     = attribute.Key("umbra.recovery_point")
 	KeyHost      = attribute.Key("umbra.host")
+	KeyRequestID = attribute.Key("umbra.request_id")
 )
 
 // About is what every span about a pair says. operation may be empty.

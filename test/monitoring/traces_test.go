@@ -3,10 +3,13 @@ package monitoring_test
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	traces "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc/metadata"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -74,8 +77,8 @@ func TestAFailoverAndItsCommitAreOneTraceAcrossControlPlaneAndHosts(t *testing.T
 		}
 	}
 	spans.untilHas(t, failing, wanted...)
-	inOrder(t, spans.of(failing), failover, "failover", steps[failover])
-	inOrder(t, spans.of(failing), commit, "commit failover", steps[commit])
+	inOrder(t, spans.of(failing), failover, "2", "failover", steps[failover]...)
+	inOrder(t, spans.of(failing), commit, "2", "commit failover", steps[commit]...)
 
 	spans.forget()
 	plane.kill() // perhaps before it has sent the end of the commit: the next life sends that again
@@ -86,10 +89,101 @@ func TestAFailoverAndItsCommitAreOneTraceAcrossControlPlaneAndHosts(t *testing.T
 	}
 }
 
+// refusing starts no server while it is on.
+type refusing struct {
+	hypervisor.Target
+	on atomic.Bool
+}
+
+var errRefused = errors.New("this host starts nothing")
+
+func (r *refusing) Start(ctx context.Context, server string) error {
+	if r.on.Load() {
+		return errRefused
+	}
+	return r.Target.Start(ctx, server)
+}
+
+func TestEveryOtherOperationIsATraceTooAndOneThatFailsHasItsErrorWhereItFailed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs a whole system")
+	}
+	spans := startCollector(t)
+	plane := startPlane(t, "--traces")
+	a, b := newHost(), newHost()
+	shadow := &refusing{Target: b.hypervisor}
+	a.run(t, plane, "a", a.hypervisor, true)
+	b.run(t, plane, "b", shadow, true)
+	a.addServer(t, "srv")
+	protecting := strings.Repeat("1a", 16)
+	plane.protectTraced(t, protecting)
+	spans.untilHas(t, protecting, fromPlane+": umbra.v1.ProtectionService/CreateDRPair", fromHost+": store recovery point")
+	if got := spans.one(t, protecting, "umbra.v1.ProtectionService/CreateDRPair").attribute("umbra.pair"); got != "p" {
+		t.Errorf("the call that protects says that it is about pair %q", got)
+	}
+	failovers, pairs := umbrav1.NewFailoverServiceClient(plane.api), umbrav1.NewProtectionServiceClient(plane.api)
+
+	toStart := []string{"stop replication", "fence main", "prepare disks", "define server", "start server"}
+	for i, of := range []struct {
+		name, epoch string
+		steps       []string
+		fails       string // the step that does
+		call        func(ctx context.Context, id string) (interface{ GetOperation() *umbrav1.Operation }, error)
+	}{
+		{"restart replication", "2", []string{"resynchronize"}, "", func(ctx context.Context, id string) (interface{ GetOperation() *umbrav1.Operation }, error) {
+			return failovers.RestartReplication(ctx, &umbrav1.RestartReplicationRequest{Name: "drPairs/p", RequestId: id})
+		}},
+		{"failover", "3", toStart, "start server", func(ctx context.Context, id string) (interface{ GetOperation() *umbrav1.Operation }, error) {
+			return failovers.Failover(ctx, &umbrav1.FailoverRequest{Name: "drPairs/p", RequestId: id})
+		}},
+		{"failover", "4", append(toStart, "verify server"), "", func(ctx context.Context, id string) (interface{ GetOperation() *umbrav1.Operation }, error) {
+			return failovers.Failover(ctx, &umbrav1.FailoverRequest{Name: "drPairs/p", RequestId: id})
+		}},
+		{"change recovery point", "4", []string{"prepare disks", "stop server", "define server", "start server", "verify server"}, "",
+			func(ctx context.Context, id string) (interface{ GetOperation() *umbrav1.Operation }, error) {
+				points, err := failovers.ListRecoveryPoints(ctx, &umbrav1.ListRecoveryPointsRequest{Parent: "drPairs/p"})
+				if err != nil {
+					return nil, err
+				}
+				return failovers.ChangeRecoveryPoint(ctx, &umbrav1.ChangeRecoveryPointRequest{
+					Name: "drPairs/p", RequestId: id, RecoveryPoint: points.GetRecoveryPoints()[0].GetName(),
+				})
+			}},
+		{"commit failover", "4", []string{"flatten disks"}, "", func(ctx context.Context, id string) (interface{ GetOperation() *umbrav1.Operation }, error) {
+			return failovers.CommitFailover(ctx, &umbrav1.CommitFailoverRequest{Name: "drPairs/p", RequestId: id})
+		}},
+		{"delete", "5", []string{"stop replication", "delete recovery points"}, "", func(ctx context.Context, id string) (interface{ GetOperation() *umbrav1.Operation }, error) {
+			return pairs.DeleteDRPair(ctx, &umbrav1.DeleteDRPairRequest{Name: "drPairs/p", RequestId: id})
+		}},
+	} {
+		in := fmt.Sprintf("%032x", i+1)
+		shadow.on.Store(of.fails != "")
+		begun, err := of.call(called(t.Context(), in), fmt.Sprintf("7d9b1c0a-4a43-4a6f-8f0f-%012x", i+1))
+		must(t, err)
+		operation := begun.GetOperation().GetName()
+		wanted := []string{fromPlane + ": " + of.name}
+		for _, step := range of.steps {
+			wanted = append(wanted, fromPlane+": "+step)
+			if step == "resynchronize" {
+				step = "replication cycle"
+			}
+			wanted = append(wanted, fromHost+": "+step)
+		}
+		spans.untilHas(t, in, wanted...)
+		inOrder(t, spans.of(in), operation, of.epoch, of.name, of.steps...)
+		for _, span := range spans.of(in) {
+			failed, should := span.GetStatus().GetCode() == traces.Status_STATUS_CODE_ERROR, of.fails != "" && (span.GetName() == of.name || span.GetName() == of.fails)
+			if failed != should || should && !strings.Contains(span.GetStatus().GetMessage(), errRefused.Error()) {
+				t.Errorf("%s of %s, in the %s of epoch %s, has the status %v", span.GetName(), span.service, of.name, of.epoch, span.GetStatus())
+			}
+		}
+	}
+}
+
 // inOrder sees to it that an operation's span lies under the call that asked for it, each step under the operation, each host's part
 // under the step, all within the operation's time, and that all say what they are about. A host may begin with its part before the
-// control plane waits for it: the fence does.
-func inOrder(t *testing.T, trace []received, operation, name string, steps []string) {
+// control plane waits for it: the fence does. A cycle ends after its recovery point has been reported.
+func inOrder(t *testing.T, trace []received, operation, epoch, name string, steps ...string) {
 	t.Helper()
 	id := strings.TrimPrefix(operation, "operations/")
 	byID := map[string]received{}
@@ -105,15 +199,22 @@ func inOrder(t *testing.T, trace []received, operation, name string, steps []str
 		if span.attribute("umbra.operation") != id {
 			continue
 		}
-		if span.attribute("umbra.pair") != "p" || span.attribute("umbra.epoch") != "2" {
+		isCall := strings.HasPrefix(span.GetName(), "umbra.v1.")
+		if span.attribute("umbra.pair") != "p" || span.attribute("umbra.epoch") != epoch && !isCall {
 			t.Errorf("%s does not say what it is about: %v", span.GetName(), span.GetAttributes())
+		}
+		if isCall {
+			continue
 		}
 		seen[span.service+": "+span.GetName()]++
 		parent := byID[hex.EncodeToString(span.GetParentSpanId())]
 		around := fromPlane + ": " + span.GetName() // of a host's part
+		isCycle := span.GetName() == "replication cycle"
 		switch {
+		case isCycle:
+			around = fromPlane + ": resynchronize"
 		case span.service == fromPlane && span.GetName() == name:
-			if !strings.HasPrefix(parent.GetName(), "umbra.v1.FailoverService/") || hex.EncodeToString(parent.GetParentSpanId()) != caller {
+			if !strings.HasPrefix(parent.GetName(), "umbra.v1.") || parent.attribute("umbra.operation") != id || hex.EncodeToString(parent.GetParentSpanId()) != caller {
 				t.Errorf("%s lies under %q", name, parent.GetName())
 			}
 			continue
@@ -124,7 +225,7 @@ func inOrder(t *testing.T, trace []received, operation, name string, steps []str
 			t.Errorf("%s of %s lies under %q", span.GetName(), span.service, got)
 		}
 		begin, end := span.GetStartTimeUnixNano(), span.GetEndTimeUnixNano()
-		if begin < whole.GetStartTimeUnixNano() || end < begin || end > whole.GetEndTimeUnixNano() {
+		if begin < whole.GetStartTimeUnixNano() || end < begin || end > whole.GetEndTimeUnixNano() && !isCycle {
 			t.Errorf("%s of %s, %d to %d, is not within %d to %d", span.GetName(), span.service, begin, end, whole.GetStartTimeUnixNano(), whole.GetEndTimeUnixNano())
 		}
 	}
