@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	// readsInFlight is how many chunks of a job are read at once. With more, a server's write waits behind more of them, and
-	// local disks are read no faster.
-	readsInFlight = 4
+	// readsInFlight is how many chunks of a job are read at once, if each read has a weight of 1.
+	readsInFlight = 16
+	// incrementWeight leaves 4 reads in flight: an increment is made beside the server's writes, which wait behind them.
+	incrementWeight = 4
 	// turnTime is for how long a copy that spares the server reads before it rests.
 	turnTime = 200 * time.Millisecond
 	// restMin is how long it rests at least while the server does I/O, to learn what that takes undisturbed.
@@ -36,8 +37,9 @@ type ioControl struct {
 	log      *slog.Logger
 	costMax  float64
 	counters func(context.Context) (hypervisor.IOCounters, error)
-	reads    *semaphore.Weighted // of readsInFlight; all are taken while the copy rests
-	weight   atomic.Int64        // of a read: all, while the server is spared, so that there is one at a time
+	reads    *semaphore.Weighted // of readsInFlight
+	rest     *semaphore.Weighted // of readsInFlight, all taken while the copy rests, which comes before all who wait for reads
+	weight   atomic.Int64        // of a read: 1, or incrementWeight, or all while the server is spared, so that there is one at a time
 
 	turns            int
 	reading, resting load
@@ -46,14 +48,15 @@ type ioControl struct {
 
 func (w *worker) newIOControl(server string) *ioControl {
 	c := &ioControl{
-		clock: w.cfg.Clock, log: w.log, costMax: w.cfg.CopyCostMax, reads: semaphore.NewWeighted(readsInFlight),
+		clock: w.cfg.Clock, log: w.log, costMax: w.cfg.CopyCostMax,
+		reads: semaphore.NewWeighted(readsInFlight), rest: semaphore.NewWeighted(readsInFlight),
 		counters: func(ctx context.Context) (hypervisor.IOCounters, error) {
 			ctx, stop := context.WithTimeout(ctx, callMax)
 			defer stop()
 			return w.cfg.Source.IOCounters(ctx, server)
 		},
 	}
-	c.weight.Store(1)
+	c.weight.Store(incrementWeight)
 	return c
 }
 
@@ -64,12 +67,17 @@ func (c *ioControl) read(ctx context.Context, do func()) error {
 		return err
 	}
 	defer c.reads.Release(weight)
+	if err := c.rest.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer c.rest.Release(1)
 	do()
 	return nil
 }
 
 // run lets the copy read and rest in turn until ctx ends.
 func (c *ioControl) run(ctx context.Context) {
+	c.weight.Store(1)
 	if c.costMax >= 1 {
 		return
 	}
@@ -102,10 +110,10 @@ func (c *ioControl) turn(ctx context.Context) error {
 	if busy {
 		share = copyShare(c.reading.mean(), c.resting.mean(), c.costMax)
 	}
-	if err := c.reads.Acquire(ctx, readsInFlight); err != nil {
+	if err := c.rest.Acquire(ctx, readsInFlight); err != nil {
 		return err
 	}
-	defer c.reads.Release(readsInFlight)
+	defer c.rest.Release(readsInFlight)
 	rested, err := c.during(ctx, max(restMin, time.Duration(float64(turnTime)*(1/share-1))))
 	if err != nil {
 		return err

@@ -49,9 +49,9 @@ func (s *busyServer) copied(t *testing.T, d time.Duration, costMax float64) int6
 	ctx, stop := context.WithTimeout(t.Context(), d)
 	defer stop()
 	c := &ioControl{
-		clock: clock.System, log: slog.New(slog.DiscardHandler), costMax: costMax, counters: s.counters, reads: semaphore.NewWeighted(readsInFlight),
+		clock: clock.System, log: slog.New(slog.DiscardHandler), costMax: costMax, counters: s.counters,
+		reads: semaphore.NewWeighted(readsInFlight), rest: semaphore.NewWeighted(readsInFlight),
 	}
-	c.weight.Store(1)
 	var all sync.WaitGroup
 	var made atomic.Int64
 	all.Go(func() { c.run(ctx) })
@@ -80,13 +80,13 @@ func TestACopyCostsAServerAtMostItsShareOfIO(t *testing.T) {
 		cost               float64
 		requests, readsMin int64
 	}{
-		"nothing to spare":         {&busyServer{}, 0.1, 0, 4 * 59_000},
+		"nothing to spare":         {&busyServer{}, 0.1, 0, readsInFlight * 59_000},
 		"reads do not disturb":     {&busyServer{undisturbed: time.Millisecond, disturbed: time.Millisecond}, 0.1, 60_000, 54_000},
 		"reads disturb a little":   {&busyServer{undisturbed: time.Millisecond, disturbed: 1100 * time.Microsecond}, 0.1, 53_000, 50_000},
 		"reads disturb":            {&busyServer{undisturbed: time.Millisecond, disturbed: 4 * time.Millisecond}, 0.1, 53_000, 6_000},
 		"nothing comes through":    {&busyServer{undisturbed: time.Millisecond, disturbed: 100 * time.Millisecond}, 0.1, 50_000, 5_000}, // what has begun beside a read is late in the rest, too
 		"it may cost half":         {&busyServer{undisturbed: time.Millisecond, disturbed: 4 * time.Millisecond}, 0.5, 29_000, 30_000},
-		"it may cost all":          {&busyServer{undisturbed: time.Millisecond, disturbed: 4 * time.Millisecond}, 1, 14_000, 4 * 59_000},
+		"it may cost all":          {&busyServer{undisturbed: time.Millisecond, disturbed: 4 * time.Millisecond}, 1, 14_000, readsInFlight * 59_000},
 		"requests are slow, a few": {&busyServer{undisturbed: 20 * time.Millisecond, disturbed: 60 * time.Millisecond}, 0.1, 2_500, 6_000},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestAServerWhoseIOCannotBeToldIsCopiedAtFullSpeedAndSparedAfterwards(t *tes
 		s.untold.Store(true)
 		time.AfterFunc(10*time.Second, func() { s.untold.Store(false) })
 		reads := s.copied(t, 20*time.Second, 0.1)
-		if spared := s.requests.Load(); reads < 4*9_000 || reads > 4*14_000 || spared < 9_000 {
+		if spared := s.requests.Load(); reads < readsInFlight*9_000 || reads > readsInFlight*14_000 || spared < 9_000 {
 			t.Errorf("the copy made %d reads, the server %d requests", reads, spared)
 		}
 	})

@@ -22,9 +22,17 @@ type dataFile interface {
 	Close() error
 }
 
-const dataFileMode = 0o640
+const (
+	dataFileMode = 0o640
+	// directBytesMin is from which length on a write goes around the page cache. For much data that takes a fifth of the
+	// processor's time; little is written sooner when the kernel may do many writes at once.
+	directBytesMin = 512 << 10
+)
 
-type osFile struct{ *os.File }
+type osFile struct {
+	*os.File
+	direct *os.File // the same file, opened with O_DIRECT; nil where the file system has none
+}
 
 // openDataFile opens or makes a data file; made says that it was not there before.
 func openDataFile(path string, owner *Owner) (f *osFile, made bool, err error) {
@@ -39,7 +47,33 @@ func openDataFile(path string, owner *Owner) (f *osFile, made bool, err error) {
 			return nil, false, errors.Join(fmt.Errorf("give away data file: %w", err), file.Close())
 		}
 	}
-	return &osFile{file}, made, nil
+	direct, err := os.OpenFile(path, os.O_WRONLY|unix.O_DIRECT, 0)
+	if errors.Is(err, unix.EINVAL) {
+		return &osFile{File: file}, made, nil
+	}
+	if err != nil {
+		return nil, false, errors.Join(fmt.Errorf("open data file for direct writes: %w", err), file.Close())
+	}
+	return &osFile{file, direct}, made, nil
+}
+
+// WriteAt writes whole clusters. What the file system or the disk wants aligned otherwise (EINVAL, open(2)) goes through the
+// page cache, as does the rest of a direct write that was cut short.
+func (f *osFile) WriteAt(p []byte, off int64) (n int, err error) {
+	if f.direct != nil && len(p) >= directBytesMin {
+		if n, err = f.direct.WriteAt(p, off); !errors.Is(err, unix.EINVAL) {
+			return n, err
+		}
+	}
+	more, err := f.File.WriteAt(p[n:], off+int64(n))
+	return n + more, err
+}
+
+func (f *osFile) Close() error {
+	if f.direct == nil {
+		return f.File.Close()
+	}
+	return errors.Join(f.direct.Close(), f.File.Close())
 }
 
 // Datasync makes everything written durable.
