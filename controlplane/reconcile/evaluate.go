@@ -69,7 +69,7 @@ func (e *Engine) applyFirstNews(ctx context.Context, entry store.Entry, findings
 		}
 		stored, err := e.Store.Commit(ctx, entry, change, store.RequestKey{}, found.sessions...)
 		if errors.Is(err, store.ErrSession) {
-			e.Log.Info("a finding was overtaken", "pair", entry.Record.Pair.ID, "finding", eventName(found.event), "error", err)
+			e.about(entry.Record).Info("a finding was overtaken", "finding", eventName(found.event), "error", err)
 			continue
 		}
 		if err != nil {

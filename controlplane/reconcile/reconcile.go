@@ -146,7 +146,7 @@ func (e *Engine) Create(ctx context.Context, rec drpair.Record, key store.Reques
 		if err != nil {
 			return drpair.Record{}, err
 		}
-		e.Log.Info("pair created", telemetry.KeyPair, rec.Pair.ID, telemetry.KeyEpoch, rec.Pair.Epoch, "main", rec.Pair.Main.Host, "shadow", rec.Pair.Shadow.Host, "server", rec.Pair.Main.Server)
+		e.about(rec).Info("pair created", "main", rec.Pair.Main.Host, "shadow", rec.Pair.Shadow.Host, "server", rec.Pair.Main.Server)
 		return stored.Record, nil
 	}
 	return drpair.Record{}, fmt.Errorf("storing pair %s: %w", rec.Pair.ID, store.ErrConflict)
@@ -181,12 +181,21 @@ func (e *Engine) repeated(ctx context.Context, key store.RequestKey) (drpair.Rec
 	return rec, true, nil
 }
 
-func (e *Engine) logChange(cause string, before drpair.Record, change drpair.Change) {
-	log := e.Log.With(telemetry.KeyPair, change.Pair.ID, telemetry.KeyEpoch, change.Pair.Epoch)
-	if change.Operation != nil {
-		log = log.With(telemetry.KeyOperation, change.Operation.ID,
-			telemetry.KeyTraceID, tracing.OfOperation(change.Operation.ID, change.Operation.TraceParent).TraceID())
+// about is a log of lines about a pair as it is in a record.
+func (e *Engine) about(rec drpair.Record) *slog.Logger {
+	log := e.Log.With(telemetry.KeyPair, rec.Pair.ID, telemetry.KeyEpoch, rec.Pair.Epoch)
+	in := tracing.TraceID(rec.Pair.TraceParent)
+	if op := rec.Operation; op != nil {
+		log, in = log.With(telemetry.KeyOperation, op.ID), tracing.OfOperation(op.ID, op.TraceParent).TraceID()
 	}
+	if in != "" {
+		log = log.With(telemetry.KeyTraceID, in)
+	}
+	return log
+}
+
+func (e *Engine) logChange(cause string, before drpair.Record, change drpair.Change) {
+	log := e.about(change.Record)
 	if before.Pair.State != change.Pair.State || change.Remove {
 		args := []any{"from", before.Pair.State, "to", change.Pair.State, "cause", cause, "removed", change.Remove}
 		if failure := change.Pair.Failure; failure != nil {

@@ -78,7 +78,7 @@ func (p *pair) refuse(err error) error {
 	if f.GetReason() == umbrav1.ErrorReason_ERROR_REASON_NO_SPACE {
 		p.r.due.add(p) // the schedule may let go of points by now
 	}
-	p.log().Warn("points cannot be stored", "error", err)
+	p.log.Warn("points cannot be stored", "error", err)
 	return &refusal{f}
 }
 

@@ -65,10 +65,10 @@ func (p *pair) follow(spec Spec) error {
 	if err := p.save(next); err != nil {
 		return err
 	}
+	p.about.Store(spec.subject())
 	if !old.sameStream(next) {
 		p.cut(&refusal{epochOver(p.r.cfg.Clock.Now(), next)})
-		p.r.cfg.Log.Info("shadow follows a new spec", "pair", p.name, "epoch", next.Epoch, "accept", next.Accept,
-			"refused_epoch", next.RefusedEpoch, "resync_generation", next.ResyncGeneration)
+		p.log.Info("shadow follows a new spec", "accept", next.Accept, "refused_epoch", next.RefusedEpoch, "resync_generation", next.ResyncGeneration)
 	}
 	p.mu.Lock()
 	p.policy, p.applied, p.settled = spec.Policy, true, true
@@ -156,6 +156,6 @@ func (r *Replica) Delete(ctx context.Context, name string) error {
 	}
 	p.gone = true
 	r.forget(p)
-	r.cfg.Log.Info("pair deleted", "pair", name)
+	p.log.Info("pair deleted")
 	return nil
 }

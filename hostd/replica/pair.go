@@ -16,8 +16,10 @@ import (
 
 // pair is one pair on this host. Locks, in the order in which they are taken: tending, gate, opening, mu.
 type pair struct {
-	r    *Replica
-	name string
+	r     *Replica
+	name  string
+	log   *slog.Logger // of lines about the pair
+	about atomic.Pointer[telemetry.Subject]
 
 	// tending is held while points are deleted, so that nobody who stops the pair finds points vanishing afterwards.
 	tending gate
@@ -46,13 +48,10 @@ type pair struct {
 }
 
 func newPair(r *Replica, name string) *pair {
-	return &pair{r: r, name: name, tending: newGate(), gate: newGate()}
-}
-
-// log is for lines about the pair.
-func (p *pair) log() *slog.Logger {
-	rec, _ := p.record()
-	return p.r.cfg.Log.With(telemetry.KeyPair, p.name, telemetry.KeyEpoch, rec.Epoch)
+	p := &pair{r: r, name: name, tending: newGate(), gate: newGate()}
+	p.about.Store(&telemetry.Subject{})
+	p.log = telemetry.AboutPair(r.cfg.Log, name, func() telemetry.Subject { return *p.about.Load() })
+	return p
 }
 
 func (p *pair) dir() string { return filepath.Join(p.r.cfg.StoreDir, p.name) }
@@ -70,6 +69,9 @@ func (p *pair) setRecord(rec record) {
 	defer p.mu.Unlock()
 	p.rec, p.recorded = rec, true
 	p.status.follow(rec)
+	if p.about.Load().Epoch != rec.Epoch {
+		p.about.Store(&telemetry.Subject{Epoch: rec.Epoch})
+	}
 }
 
 // save stores the record, then takes it over. It needs the gate.
@@ -99,6 +101,7 @@ func (p *pair) settledOn(s Spec) bool {
 		return false
 	}
 	p.policy = s.Policy
+	p.about.Store(s.subject())
 	return true
 }
 
@@ -131,7 +134,7 @@ func (p *pair) openStore(ctx context.Context) (*recoverystore.Store, error) {
 		if stopped == nil {
 			return s, nil
 		}
-		p.log().Warn("store stopped, and is opened anew", "error", stopped)
+		p.log.Warn("store stopped, and is opened anew", "error", stopped)
 		if err := p.closeOpened(); err != nil {
 			return nil, err
 		}
@@ -142,7 +145,9 @@ func (p *pair) openStore(ctx context.Context) (*recoverystore.Store, error) {
 	if p.gone || !p.isRecorded() {
 		return nil, fmt.Errorf("pair %q: %w", p.name, ErrNoPair)
 	}
-	s, err := recoverystore.Open(ctx, p.dir(), p.r.cfg.Store)
+	options := p.r.cfg.Store
+	options.Logger = p.log
+	s, err := recoverystore.Open(ctx, p.dir(), options)
 	if err != nil {
 		return nil, fmt.Errorf("opening the store of pair %s: %w", p.name, err)
 	}
@@ -186,7 +191,7 @@ func (p *pair) cut(reason error) {
 		return
 	}
 	if err := p.draft.Abandon(); err != nil {
-		p.log().Warn("draft could not be abandoned", "error", err)
+		p.log.Warn("draft could not be abandoned", "error", err)
 	}
 	p.draft = nil
 }

@@ -8,6 +8,7 @@ import (
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/journal"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // Spec is what should be for a pair. It may be applied any number of times.
@@ -28,6 +29,8 @@ type Spec struct {
 	ResyncGeneration uint64
 	// DeletePointsOnResync: when ResyncGeneration rises, the points that exist are deleted.
 	DeletePointsOnResync bool
+	// Operation and TraceID are for the log.
+	Operation, TraceID string
 }
 
 // check refuses ids that are no plain name of a folder.
@@ -36,6 +39,11 @@ func (s Spec) check() error {
 		return fmt.Errorf("%q cannot be a pair's id", s.Pair)
 	}
 	return nil
+}
+
+// subject is what the log says is in hand while the spec is followed.
+func (s Spec) subject() *telemetry.Subject {
+	return &telemetry.Subject{Epoch: s.Epoch, Operation: s.Operation, TraceID: s.TraceID}
 }
 
 // record is what the journal holds of a pair.

@@ -99,7 +99,7 @@ func New(cfg Config) (*Replica, error) {
 	if cfg.Changed == nil {
 		cfg.Changed = func(string) {}
 	}
-	cfg.Store.Now, cfg.Store.Logger = cfg.Clock.Now, cfg.Log
+	cfg.Store.Now = cfg.Clock.Now
 	records, err := journal.All[record](cfg.Journal, journal.Replica)
 	if err != nil {
 		return nil, fmt.Errorf("reading what was promised before: %w", err)

@@ -33,7 +33,7 @@ func (r *Replica) pruneLoop(ctx context.Context) {
 		}
 		for _, p := range pairs {
 			if err := p.prune(ctx); err != nil && ctx.Err() == nil {
-				p.log().Warn("retention failed, and is tried again", "error", err)
+				p.log.Warn("retention failed, and is tried again", "error", err)
 			}
 		}
 	}
@@ -55,7 +55,7 @@ func (r *Replica) scrubLoop(ctx context.Context) {
 		}
 		last = p.name
 		if err := p.scrub(ctx); err != nil && ctx.Err() == nil {
-			p.log().Warn("scrub failed, and is tried again", "error", err)
+			p.log.Warn("scrub failed, and is tried again", "error", err)
 		}
 	}
 }

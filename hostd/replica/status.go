@@ -71,7 +71,7 @@ func (p *pair) refresh() {
 	if store := p.opened(); store != nil {
 		u, err := store.Usage()
 		if err != nil {
-			p.log().Warn("usage of the store is unknown", "error", err)
+			p.log.Warn("usage of the store is unknown", "error", err)
 		}
 		bytes = u.AllocatedBytes + u.IndexBytes
 	}

@@ -85,12 +85,12 @@ func (r *Replica) serve(ctx context.Context, end context.CancelCauseFunc, ts *tr
 	if err != nil {
 		return err
 	}
-	r.cfg.Log.Info("replication stream begins", "pair", p.name, "epoch", st.epoch)
+	p.log.Info("replication stream begins")
 	err = ts.Send(&umbrav1.ShadowMessage{Message: &umbrav1.ShadowMessage_Welcome{Welcome: welcome}})
 	for err == nil {
 		err = st.next(ctx)
 	}
-	r.cfg.Log.Info("replication stream ends", "pair", p.name, "epoch", st.epoch, "reason", err)
+	p.log.Info("replication stream ends", "stream_epoch", st.epoch, "reason", err)
 	if errors.Is(err, io.EOF) {
 		return nil
 	}

@@ -3,8 +3,10 @@ package replica_test
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"sync"
@@ -222,8 +224,19 @@ func TestARestartThatACrashInterruptsIsRepeated(t *testing.T) {
 }
 
 func TestScrubFindsDamageAndTheNextStreamRepairsIt(t *testing.T) {
-	g := newRig(t, func(c *replica.Config) { c.ScrubEvery = 5 * time.Millisecond })
-	g.apply(accepting(1))
+	var log bytes.Buffer
+	t.Cleanup(func() { // when nothing writes to it any more
+		about := regexp.MustCompile(`"stored data is damaged".*"pair":"` + pairID + `".*"epoch":1,"operation":"op-1","trace_id":"1a"`)
+		if !about.Match(log.Bytes()) {
+			t.Errorf("the log does not say whose data is damaged:\n%s", &log)
+		}
+	})
+	g := newRig(t, func(c *replica.Config) {
+		c.ScrubEvery, c.Log = 5*time.Millisecond, slog.New(slog.NewJSONHandler(&log, nil))
+	})
+	spec := accepting(1)
+	spec.Operation, spec.TraceID = "op-1", "1a"
+	g.apply(spec)
 	image := random(1, 16*cluster)
 	m, _ := g.connect(hello(1, vda(16)))
 	m.begin("c1")

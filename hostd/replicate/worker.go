@@ -12,6 +12,7 @@ import (
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 const (
@@ -63,6 +64,7 @@ func (w *worker) run(ctx context.Context, earlier <-chan struct{}) {
 	if earlier != nil {
 		<-earlier
 	}
+	ctx = telemetry.For(ctx, w.log)
 	w.bornAt = w.cfg.Clock.Now()
 	w.retry = newRetry()
 	var beating sync.WaitGroup

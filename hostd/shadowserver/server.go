@@ -166,6 +166,8 @@ func (w *worker) apply(ctx context.Context, a *umbrav1.Assignment, accept bool) 
 		Policy:               s.GetPolicy(),
 		ResyncGeneration:     s.GetResyncGeneration(),
 		DeletePointsOnResync: s.GetDeletePointsOnResync(),
+		Operation:            a.GetOperation(),
+		TraceID:              tracing.TraceID(a.GetTraceParent()),
 	})
 	if err == nil {
 		return nil

@@ -71,7 +71,7 @@ func newWorker(ctx context.Context, cfg *Config, pair string, a *umbrav1.Assignm
 	})
 	w.about.Store(a)
 	w.reported.uid, w.reported.report = a.GetDrPairUid(), &umbrav1.ShadowReport{}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(telemetry.For(ctx, w.log))
 	w.ctx = ctx
 	w.forget = func() { w.forgotten = true; cancel() }
 	return w

@@ -45,6 +45,21 @@ func AboutPair(log *slog.Logger, pair string, now func() Subject) *slog.Logger {
 	return slog.New(about{log.With(KeyPair, pair).Handler(), now})
 }
 
+type logKey struct{}
+
+// For is ctx for work that log's lines are about. Who does a part of it and logs with From says the same.
+func For(ctx context.Context, log *slog.Logger) context.Context {
+	return context.WithValue(ctx, logKey{}, log)
+}
+
+// From is the log of the work that ctx is for, or the other one if it is for none in particular.
+func From(ctx context.Context, otherwise *slog.Logger) *slog.Logger {
+	if log, ok := ctx.Value(logKey{}).(*slog.Logger); ok {
+		return log
+	}
+	return otherwise
+}
+
 type about struct {
 	slog.Handler
 	now func() Subject

@@ -41,6 +41,7 @@ func TestFailoverWithTheMainHostDeadThenChangeThenCommitWithDeletion(t *testing.
 	if left := w.points(); len(left) != 0 {
 		t.Errorf("%d recovery points are left, all were to be deleted", len(left))
 	}
+	w.logsSayWhatTheyAreAbout()
 }
 
 func TestFailoverWithTheMainHostAliveFencesItAndCommitKeepsThePoints(t *testing.T) {
@@ -61,4 +62,5 @@ func TestFailoverWithTheMainHostAliveFencesItAndCommitKeepsThePoints(t *testing.
 		t.Errorf("%d recovery points are left of %d, all were to be kept", len(left), len(points))
 	}
 	w.standsAlone()
+	w.logsSayWhatTheyAreAbout()
 }

@@ -139,7 +139,10 @@ func TestEveryOtherOperationIsATraceTooAndOneThatFailsHasItsErrorWhereItFailed(t
 		{"failover", "4", append(toStart, "verify server"), "", func(ctx context.Context, id string) (interface{ GetOperation() *umbrav1.Operation }, error) {
 			return failovers.Failover(ctx, &umbrav1.FailoverRequest{Name: "drPairs/p", RequestId: id})
 		}},
-		{"change recovery point", "4", []string{"prepare disks", "stop server", "define server", "start server", "verify server"}, "",
+		{
+			"change recovery point", "4",
+			[]string{"prepare disks", "stop server", "define server", "start server", "verify server"},
+			"",
 			func(ctx context.Context, id string) (interface{ GetOperation() *umbrav1.Operation }, error) {
 				points, err := failovers.ListRecoveryPoints(ctx, &umbrav1.ListRecoveryPointsRequest{Parent: "drPairs/p"})
 				if err != nil {
@@ -148,7 +151,8 @@ func TestEveryOtherOperationIsATraceTooAndOneThatFailsHasItsErrorWhereItFailed(t
 				return failovers.ChangeRecoveryPoint(ctx, &umbrav1.ChangeRecoveryPointRequest{
 					Name: "drPairs/p", RequestId: id, RecoveryPoint: points.GetRecoveryPoints()[0].GetName(),
 				})
-			}},
+			},
+		},
 		{"commit failover", "4", []string{"flatten disks"}, "", func(ctx context.Context, id string) (interface{ GetOperation() *umbrav1.Operation }, error) {
 			return failovers.CommitFailover(ctx, &umbrav1.CommitFailoverRequest{Name: "drPairs/p", RequestId: id})
 		}},

@@ -11,6 +11,7 @@ import (
 	"libvirt.org/go/libvirtxml"
 
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 const (
@@ -144,6 +145,6 @@ func (h *Hypervisor) resumeAfterFailedWrite(ctx context.Context, dom rpc.Domain)
 	if err != nil {
 		return err
 	}
-	h.log.ErrorContext(ctx, "a write of the server failed during a backup job; it is resumed", "server", dom.Name)
+	telemetry.From(ctx, h.log).ErrorContext(ctx, "a write of the server failed during a backup job; it is resumed", "server", dom.Name)
 	return h.Resume(ctx, dom.Name)
 }

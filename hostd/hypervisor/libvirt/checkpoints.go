@@ -9,6 +9,7 @@ import (
 	rpc "github.com/digitalocean/go-libvirt"
 
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // checkpointPrefix begins the names of Umbra's checkpoints. Others are never touched.
@@ -56,7 +57,7 @@ func (h *Hypervisor) DeleteCheckpoint(ctx context.Context, server, checkpoint st
 	}
 	err = h.deleteCheckpoint(ctx, dom, checkpoint, 0)
 	if lacksBitmap(err) {
-		h.log.WarnContext(ctx, "checkpoint without a working bitmap is forgotten",
+		telemetry.From(ctx, h.log).WarnContext(ctx, "checkpoint without a working bitmap is forgotten",
 			"server", server, "checkpoint", checkpoint, "error", err)
 		err = h.deleteCheckpoint(ctx, dom, checkpoint, rpc.DomainCheckpointDeleteMetadataOnly)
 	}

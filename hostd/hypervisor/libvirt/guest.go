@@ -10,6 +10,7 @@ import (
 	rpc "github.com/digitalocean/go-libvirt"
 
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // agentForever is libvirt's default: an agent's answer is waited for without end.
@@ -24,7 +25,7 @@ func (h *Hypervisor) frozen(ctx context.Context, dom rpc.Domain, budget time.Dur
 	}
 	f := freezer{
 		fileSystems: &guest{h: h, dom: dom, budget: budget},
-		clock:       h.clock, errands: h.errands, log: h.log.With("server", dom.Name),
+		clock:       h.clock, errands: h.errands, log: telemetry.From(ctx, h.log).With("server", dom.Name),
 	}
 	return f.during(ctx, budget, moment)
 }

@@ -6,6 +6,8 @@ import (
 
 	rpc "github.com/digitalocean/go-libvirt"
 	"libvirt.org/go/libvirtxml"
+
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // SetLinks sets the links of all network interfaces up or down, in the running server and in the definition.
@@ -26,7 +28,7 @@ func (h *Hypervisor) SetLinks(ctx context.Context, server string, up bool) error
 	if err := h.setLinks(ctx, dom, up, rpc.DomainXMLInactive, rpc.DomainDeviceModifyConfig); err != nil {
 		return err
 	}
-	h.log.InfoContext(ctx, "links set", "server", server, "up", up, "state", state.String())
+	telemetry.From(ctx, h.log).InfoContext(ctx, "links set", "server", server, "up", up, "state", state.String())
 	return nil
 }
 

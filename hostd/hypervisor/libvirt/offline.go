@@ -12,6 +12,7 @@ import (
 	rpc "github.com/digitalocean/go-libvirt"
 
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // imageToolMax bounds one run of qemu-img on the metadata of an image.
@@ -87,7 +88,7 @@ func (h *Hypervisor) removeBitmap(ctx context.Context, path, name string) error 
 	if err != nil {
 		return fmt.Errorf("remove bitmap %q from %q: %w: %s", name, path, err, output)
 	}
-	h.log.InfoContext(ctx, "bitmap removed from the image of a server that is off", "image", path, "bitmap", name)
+	telemetry.From(ctx, h.log).InfoContext(ctx, "bitmap removed from the image of a server that is off", "image", path, "bitmap", name)
 	return nil
 }
 

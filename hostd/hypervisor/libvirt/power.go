@@ -9,6 +9,7 @@ import (
 	rpc "github.com/digitalocean/go-libvirt"
 
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 // shutdownPoll is how often a server that was asked to shut down is looked at.
@@ -101,7 +102,7 @@ func (h *Hypervisor) askToShutDown(ctx context.Context, dom rpc.Domain, grace ti
 			return false, err
 		}
 		if asked != nil {
-			h.log.WarnContext(ctx, "server cannot be asked to shut down", "server", dom.Name, "error", asked)
+			telemetry.From(ctx, h.log).WarnContext(ctx, "server cannot be asked to shut down", "server", dom.Name, "error", asked)
 			return false, nil
 		}
 		if h.clock.Now().Sub(begun) >= grace {

@@ -13,6 +13,7 @@ import (
 	"libvirt.org/go/libvirtxml"
 
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
+	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
 const bytesPerKiB = 1024
@@ -102,7 +103,7 @@ func (h *Hypervisor) addSizes(ctx context.Context, dom rpc.Domain, disks []hyper
 			uint32(rpc.ConnectGetAllDomainsStatsNowait))
 	})
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		h.log.WarnContext(ctx, "server does not tell the sizes of its disks", "server", dom.Name, "error", err)
+		telemetry.From(ctx, h.log).WarnContext(ctx, "server does not tell the sizes of its disks", "server", dom.Name, "error", err)
 		return nil
 	}
 	if err != nil {
