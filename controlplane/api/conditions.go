@@ -37,6 +37,8 @@ func conditions(p drpair.Pair, s seen, now time.Time) []*umbrav1.Condition {
 // ready is whether a failover would work now.
 func ready(p drpair.Pair, s seen) *umbrav1.Condition {
 	switch {
+	case p.Restored:
+		return fact(conditionReady, umbrav1.ConditionStatus_CONDITION_STATUS_FALSE, string(drpair.ReasonRestored), drpair.NextStep(p), p.UpdateTime)
 	case !replicating(p) && p.State != drpair.FailoverError:
 		return fact(conditionReady, umbrav1.ConditionStatus_CONDITION_STATUS_FALSE, "STATE_NOT_ALLOWED",
 			"The state of the pair does not allow a failover.", p.UpdateTime)

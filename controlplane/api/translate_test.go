@@ -122,6 +122,21 @@ func TestAPairIsProtectedWhileItsNewestPointIsYoungerThanThreeIntervals(t *testi
 	}
 }
 
+// A shadow host that is ready does not help while the control plane waits for what the hosts hold: nothing but deletion is allowed then.
+func TestARestoredPairIsNotReadyForAFailover(t *testing.T) {
+	p := drpair.Pair{ID: "p", State: drpair.Replicating, HasPoint: true}
+	reported := seen{shadowConnected: true, shadow: &umbrav1.ShadowReport{Conditions: []*umbrav1.Condition{
+		{Type: conditionReady, Status: umbrav1.ConditionStatus_CONDITION_STATUS_TRUE},
+	}}}
+	if got := ready(p, reported); got.GetStatus() != umbrav1.ConditionStatus_CONDITION_STATUS_TRUE {
+		t.Errorf("a pair is not ready although its shadow host is: %v", got)
+	}
+	p.Restored = true
+	if got := ready(p, reported); got.GetStatus() != umbrav1.ConditionStatus_CONDITION_STATUS_FALSE || got.GetReason() != "RECORDS_RESTORED" || got.GetMessage() == "" {
+		t.Errorf("a restored pair is ready, or does not say why not: %v", got)
+	}
+}
+
 func TestThePairIsFencedOnlyWhenTheMainHostConfirmed(t *testing.T) {
 	for state, want := range map[drpair.FenceState]umbrav1.ConditionStatus{
 		drpair.FenceNone:        umbrav1.ConditionStatus_CONDITION_STATUS_FALSE,
