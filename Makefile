@@ -59,6 +59,10 @@ package: build $(TOOLS)/nfpm ## Make the Debian packages in build/packages; VERS
 package-check: package ## Install, upgrade and remove the packages on a clean Debian 12 in a container (root)
 	.ci/package-check $(TOOLS)/nfpm $(VERSION)
 
+.PHONY: docs-check
+docs-check: packages package ## Carry out docs/first-protection.md on two lab hosts, command by command (root)
+	.ci/docs-check
+
 .PHONY: image-root
 image-root: build ## Put together what the control plane's container image is made of, in build/image
 	deploy/container/root build/image
