@@ -47,8 +47,11 @@ func openGate(ctx context.Context, f flags, records *store.Store, log *slog.Logg
 		office: office, own: identity.NewSource(own, peers),
 		revocations: enrolment.NewRevocations(records, peers, clock.System, log),
 	}
+	if f.OIDC.Issuer == "" && f.OIDC.Audience != "" {
+		return nil, settings.InvalidAt("oidc-audience", errors.New("no token would count, since no --oidc-issuer is given"))
+	}
 	if g.tokens, err = access.NewOIDC(f.OIDC, clock.System); err != nil {
-		return nil, settings.Invalid(err) // the issuer need not be there
+		return nil, settings.InvalidAt("oidc-issuer", err) // the issuer need not be there
 	}
 	if g.auditFile, err = openAuditFile(f); err != nil {
 		return nil, err

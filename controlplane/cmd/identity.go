@@ -26,7 +26,7 @@ const firstAdministrator = "first-administrator"
 func openAuthority(ctx context.Context, f flags, records *store.Store, log *slog.Logger) (*identity.Authority, error) {
 	if f.AuthorityCert != "" {
 		authority, err := loadAuthority(f.AuthorityCert, f.AuthorityKey)
-		return authority, settings.Invalid(err)
+		return authority, settings.InvalidAt("authority-cert", err)
 	}
 	kept, err := records.Authority(ctx, func() (store.AuthorityRecord, error) {
 		made, err := identity.NewAuthority(clock.System.Now())

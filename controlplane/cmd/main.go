@@ -94,7 +94,7 @@ func main() {
 	case "mark-restored":
 		err = markRestored(ctx, c.MarkRestored, log)
 	default:
-		if err = run(ctx, c.Serve, log); err != nil {
+		if err = own.Located(chosen, run(ctx, c.Serve, log)); err != nil {
 			log.Error("the control plane has stopped", "error", err)
 		}
 	}

@@ -122,19 +122,24 @@ func presenceTTL(f flags) time.Duration {
 // openEtcd connects to the external cluster if one is named, and otherwise starts etcd inside this process.
 func openEtcd(ctx context.Context, f recordsFlags, log *slog.Logger) (*clientv3.Client, func() error, error) {
 	if len(f.EtcdEndpoint) == 0 {
+		for setting, given := range map[string]string{"etcd-ca": f.EtcdCA, "etcd-cert": f.EtcdCert, "etcd-key": f.EtcdKey} {
+			if given != "" {
+				return nil, nil, settings.InvalidAt(setting, errors.New("it is for an external etcd cluster, and no --etcd-endpoint is given"))
+			}
+		}
 		ctx, cancel := context.WithTimeout(ctx, startTimeout)
 		defer cancel()
 		return embedded.Start(ctx, f.StateDir, log)
 	}
 	if err := refusePlainEtcd(f.EtcdEndpoint); err != nil {
-		return nil, nil, settings.Invalid(err)
+		return nil, nil, settings.InvalidAt("etcd-endpoint", err)
 	}
 	var config *tls.Config
 	if f.EtcdCA != "" || f.EtcdCert != "" {
 		var err error
 		info := transport.TLSInfo{CertFile: f.EtcdCert, KeyFile: f.EtcdKey, TrustedCAFile: f.EtcdCA}
 		if config, err = info.ClientConfig(); err != nil {
-			return nil, nil, settings.Invalid(fmt.Errorf("loading the certificates for etcd: %w", err))
+			return nil, nil, settings.InvalidAt("etcd-ca", fmt.Errorf("loading the certificates for etcd (--etcd-ca, --etcd-cert, --etcd-key): %w", err))
 		}
 	}
 	client, err := clientv3.New(clientv3.Config{

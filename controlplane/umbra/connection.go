@@ -21,7 +21,7 @@ type connection struct {
 	Key       string        `help:"Its private key, PEM." env:"UMBRA_KEY" placeholder:"FILE"`
 	TokenFile string        `help:"File with an OpenID Connect token, instead of a certificate." env:"UMBRA_TOKEN_FILE" placeholder:"FILE"`
 	Plaintext bool          `help:"Speak without TLS to a loopback address."`
-	Timeout   time.Duration `help:"How long to try while the control plane cannot be reached." env:"UMBRA_TIMEOUT" default:"30s"`
+	Timeout   time.Duration `type:"period" help:"How long to try while the control plane cannot be reached." env:"UMBRA_TIMEOUT" default:"30s"`
 }
 
 func (c connection) dial() (*grpc.ClientConn, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	"google.golang.org/grpc"
@@ -28,15 +29,15 @@ func enrol(ctx context.Context, f flags, kept *journal.Journal, log *slog.Logger
 	if f.TLS.Cert != "" {
 		made, err := identity.Load(f.TLS)
 		if err != nil {
-			return nil, settings.Invalid(err)
+			return nil, settings.InvalidAt("tls-cert", fmt.Errorf("--tls-cert, --tls-key and --tls-ca: %w", err))
 		}
 		source := identity.NewSource(made, peers)
 		return &me{source, peers, func(ctx context.Context, _ grpc.ClientConnInterface) { reload(ctx, f.TLS, source, log) }}, nil
 	}
 	cfg := enrolment.Config{
-		Host: f.HostID, Token: f.JoinToken, Journal: kept, Clock: clock.System, Log: log,
+		Host: string(f.HostID), Token: f.JoinToken, Journal: kept, Clock: clock.System, Log: log,
 		Dial: func(secure credentials.TransportCredentials) (*grpc.ClientConn, error) {
-			return session.Dial(f.ControlPlane, dialOptions(secure)...)
+			return session.Dial(f.controlPlanes(), dialOptions(secure)...)
 		},
 	}
 	made, err := enrolment.Open(ctx, cfg)

@@ -15,7 +15,7 @@ func TestBothEndsOfAReplicationStreamCountIt(t *testing.T) {
 	a, b := s.newDaemon(t, "a"), s.newDaemon(t, "b")
 	for _, d := range []*daemon{a, b} {
 		d.flags.Metrics = freeAddress(t)
-		d.live(t, s.token(t, d.flags.HostID))
+		d.live(t, s.token(t, string(d.flags.HostID)))
 	}
 	a.addServer(t)
 	s.protect(t, "p", "a", "b")

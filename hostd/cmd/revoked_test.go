@@ -65,7 +65,7 @@ func TestARevokedMainHostIsCutFromAllAtOnceAndReplicatesAgainWhenItHasEnrolledAg
 	a.addServer(t)
 	c.addServer(t)
 	for _, d := range []*daemon{a, b, c} {
-		d.live(t, s.token(t, d.flags.HostID))
+		d.live(t, s.token(t, string(d.flags.HostID)))
 	}
 	s.protect(t, "revoked", "a", "b")
 	s.protect(t, "other", "c", "b")
@@ -121,7 +121,7 @@ func ownSource(t *testing.T, d *daemon) *identity.Source {
 	d.stop()
 	kept, err := journal.Open(d.flags.StateDir)
 	must(t, err)
-	made, err := enrolment.Open(t.Context(), enrolment.Config{Host: d.flags.HostID, Journal: kept})
+	made, err := enrolment.Open(t.Context(), enrolment.Config{Host: string(d.flags.HostID), Journal: kept})
 	must(t, err)
 	must(t, kept.Close())
 	return identity.NewSource(made, nil)

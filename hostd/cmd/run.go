@@ -53,7 +53,7 @@ func run(ctx context.Context, f flags, on machine, log *slog.Logger) (err error)
 			return fmt.Errorf("making a folder: %w", err)
 		}
 	}
-	traces, err := tracing.Start(ctx, f.Traces, "umbra-hostd", log, tracing.KeyHost.String(f.HostID))
+	traces, err := tracing.Start(ctx, f.Traces, "umbra-hostd", log, tracing.KeyHost.String(string(f.HostID)))
 	if err != nil {
 		return err
 	}
@@ -71,13 +71,13 @@ func run(ctx context.Context, f flags, on machine, log *slog.Logger) (err error)
 	if err != nil {
 		return err
 	}
-	controlPlane, err := dialControlPlanes(me.source, f.ControlPlane, parts.calls.dial()...)
+	controlPlane, err := dialControlPlanes(me.source, f.controlPlanes(), parts.calls.dial()...)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, controlPlane.Close()) }()
 	talk := session.New(session.Config{
-		Host: f.HostID, Conn: controlPlane, Journal: kept, Clock: clock.System, Log: log,
+		Host: string(f.HostID), Conn: controlPlane, Journal: kept, Clock: clock.System, Log: log,
 		Main: parts.main, Shadow: parts.shadow, Answerer: parts.answers,
 		Inventory:      func(ctx context.Context) (*umbrav1.Host, error) { return inventory.Take(ctx, parts.inventory) },
 		InventoryEvery: inventoryEvery,
@@ -143,7 +143,7 @@ func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, on machi
 	if address == "" {
 		address = f.DataListen
 	}
-	p.inventory = inventory.Config{Host: f.HostID, DataAddress: address, StoreDir: f.StoreDir, Hypervisor: on}
+	p.inventory = inventory.Config{Host: string(f.HostID), DataAddress: address, StoreDir: f.StoreDir, Hypervisor: on}
 	return p, nil
 }
 

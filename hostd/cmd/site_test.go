@@ -25,6 +25,7 @@ import (
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 	"github.com/umbra-dr/umbra/hostd/hypervisor/simulated"
 	"github.com/umbra-dr/umbra/pkg/clock"
+	"github.com/umbra-dr/umbra/pkg/settings"
 	"github.com/umbra-dr/umbra/pkg/telemetry"
 )
 
@@ -132,7 +133,7 @@ func (s *site) newDaemon(t *testing.T, id string) *daemon {
 	})}
 	t.Cleanup(d.hypervisor.Close)
 	d.flags = flags{
-		HostID: id, ControlPlane: []string{s.address}, DataListen: freeAddress(t),
+		HostID: hostID(id), ControlPlane: []settings.Address{settings.Address(s.address)}, DataListen: freeAddress(t),
 		StateDir: filepath.Join(dir, "state"), StoreDir: filepath.Join(dir, "store"), ServersDir: filepath.Join(dir, "servers"), RunDir: filepath.Join(dir, "run"),
 		CyclesMax: 4, ScratchBytesMax: 64 << 20, ScratchFreeMin: 1,
 	}
@@ -144,7 +145,7 @@ func (d *daemon) live(t *testing.T, token string) {
 	t.Helper()
 	f := d.flags
 	f.JoinToken = token
-	log := slog.New(slog.NewTextHandler(d.log, nil)).With(telemetry.KeyHost, f.HostID)
+	log := slog.New(slog.NewTextHandler(d.log, nil)).With(telemetry.KeyHost, string(f.HostID))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, f, d.hypervisor, log) }()
@@ -165,7 +166,7 @@ func (d *daemon) live(t *testing.T, token string) {
 // addServer defines a running server with one disk.
 func (d *daemon) addServer(t *testing.T) {
 	t.Helper()
-	name := "srv-" + d.flags.HostID
+	name := "srv-" + string(d.flags.HostID)
 	d.hypervisor.AddImage("/images/"+name, 4<<20)
 	must(t, d.hypervisor.Define(t.Context(), fmt.Sprintf(`<domain type='qemu'><name>%s</name><uuid>%s</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>`+
 		`<os><type arch='x86_64' machine='pc'>hvm</type></os><devices>`+

@@ -74,7 +74,7 @@ func Open(ctx context.Context, cfg Config) (*identity.Credentials, error) {
 	}
 	token, err := identity.ParseToken(cfg.Token)
 	if err != nil {
-		return nil, settings.Invalid(fmt.Errorf("--join-token: %w", err))
+		return nil, settings.InvalidAt("join-token", err)
 	}
 	if found && have.TokenID == token.ID {
 		return have.credentials(cfg.Host)
@@ -110,7 +110,7 @@ func (k kept) credentials(host string) (*identity.Credentials, error) {
 		return nil, err
 	}
 	if made.ID() != identity.Host(host) {
-		return nil, settings.Invalid(fmt.Errorf("this host enrolled as %s, not as host %q", made.ID(), host))
+		return nil, settings.InvalidAt("host-id", fmt.Errorf("this host enrolled as %s, not as host %q", made.ID(), host))
 	}
 	return made, nil
 }
@@ -144,7 +144,7 @@ func (k kept) enrol(ctx context.Context, cfg Config, token identity.Token) (made
 		}
 		switch status.Code(err) {
 		case codes.PermissionDenied, codes.InvalidArgument, codes.Unauthenticated:
-			return nil, settings.Invalid(fmt.Errorf("enrolling with --join-token: %w", err))
+			return nil, settings.InvalidAt("join-token", fmt.Errorf("enrolling with it: %w", err))
 		}
 		delay := wait.NextBackOff()
 		cfg.Log.Warn("not enrolled yet, trying again", "error", err, "in", delay)

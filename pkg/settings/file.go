@@ -53,8 +53,8 @@ func setting(key string, node *yaml.Node, flags []*kong.Flag) (*kong.Flag, any, 
 		return nil, nil, err
 	}
 	err = flag.Parse(kong.Scan().PushTyped(value, kong.FlagValueToken), reflect.New(flag.Target.Type()).Elem())
-	if text, ok := value.(string); ok && err == nil && flag.Enum != "" && !flag.EnumMap()[text] {
-		err = fmt.Errorf("it must be one of %s, and is %q", strings.Join(flag.EnumSlice(), ", "), text)
+	if err == nil && flag.Enum != "" && !flag.EnumMap()[value] {
+		err = fmt.Errorf("it must be one of %s, and is %q", strings.Join(flag.EnumSlice(), ", "), value)
 	}
 	if err != nil {
 		return nil, nil, errors.New(strings.TrimPrefix(err.Error(), flag.ShortSummary()+": "))
@@ -62,27 +62,29 @@ func setting(key string, node *yaml.Node, flags []*kong.Flag) (*kong.Flag, any, 
 	return flag, value, nil
 }
 
-// valueOf is a value as the command line would have it: text, or for what may be given several times, a list of texts.
-func valueOf(node *yaml.Node, several bool) (any, error) {
+// valueOf is a value as the command line would have it: text, or for what may be given several times, texts between commas.
+func valueOf(node *yaml.Node, several bool) (string, error) {
 	switch {
 	case node.Kind == yaml.ScalarNode && node.Tag == "!!null":
-		return nil, errors.New("it has no value")
+		return "", errors.New("it has no value")
 	case node.Kind == yaml.ScalarNode && several:
-		return []any{node.Value}, nil
+		return kong.JoinEscaped([]string{node.Value}, ','), nil
 	case node.Kind == yaml.ScalarNode:
 		return node.Value, nil
+	case node.Kind == yaml.SequenceNode && several && len(node.Content) == 0:
+		return "", errors.New("it has no value")
 	case node.Kind == yaml.SequenceNode && several:
-		values := []any{}
+		var values []string
 		for _, element := range node.Content {
 			if element.Kind != yaml.ScalarNode {
-				return nil, fmt.Errorf("expected a list of plain values; line %d is not one", element.Line)
+				return "", fmt.Errorf("expected a list of plain values; line %d is not one", element.Line)
 			}
 			values = append(values, element.Value)
 		}
-		return values, nil
+		return kong.JoinEscaped(values, ','), nil
 	case several:
-		return nil, errors.New("expected a value, or a list of values")
+		return "", errors.New("expected a value, or a list of values")
 	default:
-		return nil, errors.New("expected a single value")
+		return "", errors.New("expected a single value")
 	}
 }

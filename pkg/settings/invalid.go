@@ -3,6 +3,7 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"reflect"
 	"time"
@@ -16,9 +17,18 @@ const InvalidExit = 80
 
 // InvalidError is about a setting that turned out, after the command line was read, to be one that only a person can mend: a file that
 // it names is not there, a token that was used. What may mend itself, as a control plane that is away, is no such error.
-type InvalidError struct{ Err error }
+type InvalidError struct {
+	// Setting is the one to be mended, or empty.
+	Setting string
+	Err     error
+}
 
-func (e *InvalidError) Error() string { return e.Err.Error() }
+func (e *InvalidError) Error() string {
+	if e.Setting != "" {
+		return "--" + e.Setting + ": " + e.Err.Error()
+	}
+	return e.Err.Error()
+}
 
 // Unwrap is the cause.
 func (e *InvalidError) Unwrap() error { return e.Err }
@@ -28,7 +38,15 @@ func Invalid(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &InvalidError{err}
+	return &InvalidError{Err: err}
+}
+
+// InvalidAt is the error as an InvalidError about that setting, and nil for nil.
+func InvalidAt(setting string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &InvalidError{setting, err}
 }
 
 // ExitCode is what a program ends with that worked until that error.
@@ -62,16 +80,53 @@ var mappers = map[string]kong.MapperFunc{
 		target.SetInt(int64(d))
 		return nil
 	},
+	// A number that is higher than 0.
+	"positive": func(ctx *kong.DecodeContext, target reflect.Value) error {
+		if err := kong.NewRegistry().RegisterDefaults().ForValue(target).Decode(ctx, target); err != nil {
+			return err
+		}
+		if target.Int() <= 0 {
+			return fmt.Errorf("it must be higher than 0, and is %d", target.Int())
+		}
+		return nil
+	},
+	// A level of the log.
+	"level": func(ctx *kong.DecodeContext, target reflect.Value) error {
+		var text string
+		if err := ctx.Scan.PopValueInto("level", &text); err != nil {
+			return err
+		}
+		var level slog.Level
+		if level.UnmarshalText([]byte(text)) != nil {
+			return fmt.Errorf("it must be one of DEBUG, INFO, WARN, ERROR, and is %q", text)
+		}
+		target.SetInt(int64(level))
+		return nil
+	},
 	// An address to listen at or to be reached at, with its port; or none.
 	"address": func(ctx *kong.DecodeContext, target reflect.Value) error {
 		var text string
 		if err := ctx.Scan.PopValueInto("address", &text); err != nil {
 			return err
 		}
-		if _, _, err := net.SplitHostPort(text); err != nil && text != "" {
-			return fmt.Errorf("expected ADDRESS:PORT: %w", err)
+		if text != "" {
+			if err := new(Address).UnmarshalText([]byte(text)); err != nil {
+				return err
+			}
 		}
 		target.SetString(text)
 		return nil
 	},
+}
+
+// Address is an address with its port, for a flag that can be given several times. For others there is the type "address".
+type Address string
+
+// UnmarshalText is called by kong.
+func (a *Address) UnmarshalText(text []byte) error {
+	if _, _, err := net.SplitHostPort(string(text)); err != nil {
+		return fmt.Errorf("expected ADDRESS:PORT: %w", err)
+	}
+	*a = Address(text)
+	return nil
 }

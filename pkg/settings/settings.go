@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+	"go.yaml.in/yaml/v3"
 )
 
 const envPrefix = "UMBRA_"
@@ -99,24 +100,13 @@ func (s Settings) load(ctx *kong.Context) error {
 	if !chosen {
 		return nil
 	}
-	path, named := s.Default, false
-	for _, flag := range s.flags(ctx.Model) {
-		if given, ok := ctx.FlagValue(flag).(string); ok && flag.Name == fileFlag && given != "" {
-			path, named = given, true
-		}
-	}
-	if path == "" {
-		return nil
-	}
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) && !named {
-		return nil
-	}
+	flags := s.flags(ctx.Model)
+	path, text, err := s.read(ctx)
 	if err != nil {
-		return fmt.Errorf("reading the settings: %w", err)
+		return err
 	}
-	values, err := parse(path, text, s.flags(ctx.Model))
-	if err != nil {
+	values, err := parse(path, text, flags)
+	if err = errors.Join(err, checkEnvironment(os.Environ(), flags)); err != nil {
 		return err
 	}
 	ctx.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
@@ -126,6 +116,65 @@ func (s Settings) load(ctx *kong.Context) error {
 		return values[flag], nil
 	}))
 	return nil
+}
+
+// read gets the file's text, which is empty when there is none and none was named.
+func (s Settings) read(ctx *kong.Context) (path string, text []byte, err error) {
+	path, named := s.Default, false
+	for _, flag := range s.flags(ctx.Model) {
+		if given, ok := ctx.FlagValue(flag).(string); ok && flag.Name == fileFlag && given != "" {
+			path, named = given, true
+		}
+	}
+	if path == "" {
+		return "", nil, nil
+	}
+	text, err = os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		return path, nil, nil
+	}
+	if err != nil {
+		return path, nil, fmt.Errorf("reading the settings: %w", err)
+	}
+	return path, text, nil
+}
+
+// Located is an error of a program that has read its command line. If it is about a setting, it begins with the place where that one
+// was given: the flag, the variable, or file and line.
+func (s Settings) Located(ctx *kong.Context, err error) error {
+	var invalid *InvalidError
+	if !errors.As(err, &invalid) || invalid.Setting == "" {
+		return err
+	}
+	return Invalid(fmt.Errorf("%s: %w", s.place(ctx, invalid.Setting), invalid.Err))
+}
+
+func (s Settings) place(ctx *kong.Context, setting string) string {
+	given := "--" + setting
+	for _, path := range ctx.Path {
+		if path.Flag != nil && path.Flag.Name == setting && !path.Resolved {
+			return given
+		}
+	}
+	for _, flag := range s.flags(ctx.Model) {
+		if flag.Name == setting && inEnvironment(flag) {
+			return flag.Envs[0]
+		}
+	}
+	path, text, err := s.read(ctx)
+	if err != nil {
+		return given
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(text, &document); err != nil || len(document.Content) == 0 {
+		return given
+	}
+	for _, key := range document.Content[0].Content {
+		if key.Value == setting {
+			return fmt.Sprintf("%s:%d: %s", path, key.Line, setting)
+		}
+	}
+	return given
 }
 
 func inEnvironment(flag *kong.Flag) bool {

@@ -1,10 +1,14 @@
 package settings
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +24,9 @@ type program struct {
 		Peer    []string      ``
 		Lease   time.Duration `default:"15s" type:"period"`
 		Listen  string        `type:"address"`
-		Max     int64         `default:"4"`
+		Max     int64         `default:"4" type:"positive"`
+		Level   slog.Level    `default:"INFO" type:"level"`
+		Planes  []Address
 		Traces  bool
 		Format  string `enum:"json,text" default:"json"`
 		TLSCert string `and:"tls"`
@@ -82,6 +88,10 @@ func TestAnErrorNamesFileAndLine(t *testing.T) {
 		{"host-id: a\nlease: 0s\n", `host.yaml:2: lease: it must be longer than 0, and is 0s`},
 		{"host-id: a\nlisten: here\n", `host.yaml:2: listen: expected ADDRESS:PORT: address here: missing port in address`},
 		{"host-id: a\nmax: many\n", `host.yaml:2: max: expected a valid 64 bit int but got "many"`},
+		{"host-id: a\nmax: 0\n", `host.yaml:2: max: it must be higher than 0, and is 0`},
+		{"host-id: a\nlevel: LOUD\n", `host.yaml:2: level: it must be one of DEBUG, INFO, WARN, ERROR, and is "LOUD"`},
+		{"host-id: a\nplanes: [a:1, b]\n", `host.yaml:2: planes: expected ADDRESS:PORT: address b: missing port in address`},
+		{"host-id: a\npeer: []\n", `host.yaml:2: peer: it has no value`},
 		{"host-id: [a, b]\n", `host.yaml:1: host-id: expected a single value`},
 		{"host-id: {a: b}\n", `host.yaml:1: host-id: expected a single value`},
 		{"host-id: a\npeer: {a: b}\n", `host.yaml:2: peer: expected a value, or a list of values`},
@@ -100,6 +110,75 @@ func TestAnErrorNamesFileAndLine(t *testing.T) {
 		_, err := settled(t, of.text)
 		if err == nil || !strings.Contains(err.Error(), of.want) {
 			t.Errorf("%q gives\n%v\ninstead of\n%s", of.text, err, of.want)
+		}
+	}
+}
+
+func TestAnErrorNamesTheVariable(t *testing.T) {
+	for _, of := range []struct{ name, value, want string }{
+		{"UMBRA_HOSTID", "a", "UMBRA_HOSTID: there is no such variable, did you mean UMBRA_HOST_ID?"},
+		{"UMBRA_HOT_ID", "a", "did you mean UMBRA_HOST_ID?"},
+		{"UMBRA_LEASES", "1m", "did you mean UMBRA_LEASE?"},
+		{"UMBRA_FORMAT", "xml", `UMBRA_FORMAT: it must be one of json, text, and is "xml"`},
+		{"UMBRA_MAX", "0", "it must be higher than 0, and is 0"},
+		{"UMBRA_SERVER", "another program's", ""},
+		{"UMBRA_HOST_ID", "a", ""},
+	} {
+		t.Run(of.name, func(t *testing.T) {
+			t.Setenv(of.name, of.value)
+			_, err := settled(t, "host-id: a\n")
+			switch {
+			case of.want == "" && err == nil:
+			case err == nil || of.want == "" || !strings.Contains(err.Error(), of.want) || !strings.Contains(err.Error(), of.name):
+				t.Errorf("it gives %v instead of %s", err, of.want)
+			}
+		})
+	}
+}
+
+// All programs may run in one environment.
+func TestNoProgramsVariableIsTakenForAnothersMisspelled(t *testing.T) {
+	page, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var flags []*kong.Flag
+	for _, row := range regexp.MustCompile("(?m)^\\| .* \\| `(UMBRA_\\w+)` \\|").FindAllStringSubmatch(string(page), -1) {
+		flags = append(flags, &kong.Flag{Value: &kong.Value{Tag: &kong.Tag{}}, Envs: row[1:]})
+	}
+	if len(flags) < 40 {
+		t.Fatalf("the page has %d variables", len(flags))
+	}
+	for _, flag := range flags {
+		for _, other := range flags {
+			if name := flag.Envs[0]; name != other.Envs[0] && nearest(name, []*kong.Flag{other}) != "" {
+				t.Errorf("%s is taken for %s", name, other.Envs[0])
+			}
+		}
+	}
+}
+
+func TestWhatIsFoundWrongLaterIsLocatedToo(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "host.yaml")
+	if err := os.WriteFile(file, []byte("# of a host\nhost-id: a\nlisten: a:1\nmax: 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("UMBRA_MAX", "5")
+	own := Settings{Default: file, Command: "serve"}
+	parser, err := kong.New(&program{}, own.Option())
+	if err != nil {
+		t.Fatal(err)
+	}
+	given, err := parser.Parse([]string{"--lease=1m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for setting, want := range map[string]string{
+		"listen": file + ":3: listen: it is taken", "max": "UMBRA_MAX: it is taken", "lease": "--lease: it is taken", "format": "--format: it is taken",
+	} {
+		found := own.Located(given, fmt.Errorf("starting: %w", InvalidAt(setting, errors.New("it is taken"))))
+		if found.Error() != want || ExitCode(found) != InvalidExit {
+			t.Errorf("%s: %v instead of %s", setting, found, want)
 		}
 	}
 }

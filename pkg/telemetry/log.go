@@ -19,7 +19,7 @@ const (
 
 // LogFlags are a daemon's flags about its log.
 type LogFlags struct {
-	Level  slog.Level `help:"Lowest level that is logged: DEBUG, INFO, WARN, ERROR." default:"INFO"`
+	Level  slog.Level `type:"level" help:"Lowest level that is logged: DEBUG, INFO, WARN, ERROR." default:"INFO"`
 	Format string     `help:"json, or text for reading by eye." enum:"json,text" default:"json"`
 }
 
