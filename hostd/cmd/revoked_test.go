@@ -83,7 +83,7 @@ func TestARevokedMainHostIsCutFromAllAtOnceAndReplicatesAgainWhenItHasEnrolledAg
 	})
 	// With what it has it gets nothing any more.
 	source := ownSource(t, a)
-	controlPlane, err := dialAs(source, identity.ControlPlane(), s.address)
+	controlPlane, err := dialControlPlanes(source, []string{s.address})
 	must(t, err)
 	defer func() { _ = controlPlane.Close() }()
 	key, err := identity.NewKey()
@@ -94,10 +94,10 @@ func TestARevokedMainHostIsCutFromAllAtOnceAndReplicatesAgainWhenItHasEnrolledAg
 	if status.Code(err) != codes.Unavailable {
 		t.Errorf("renewing: %v", err)
 	}
-	shadow, err := dialAs(source, identity.Host("b"), b.flags.DataListen)
+	shadow, err := dialHost(source, "b", b.flags.DataListen)
 	must(t, err)
 	defer func() { _ = shadow.Close() }()
-	if err := check(t, shadow); status.Code(err) != codes.Unavailable {
+	if err := check(t, shadow.GRPC()); status.Code(err) != codes.Unavailable {
 		t.Errorf("dialling the shadow host: %v", err)
 	}
 	// The other pair has gone on all the while, on the stream that it had.
@@ -138,12 +138,12 @@ func connected(t *testing.T, main, shadow *identity.Source) *grpc.ClientConn {
 	healthgrpc.RegisterHealthServer(server, health.NewServer())
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
-	conn, err := dialAs(main, identity.Host("shadow"), listener.Addr().String())
+	conn, err := dialHost(main, "shadow", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	return conn.GRPC()
 }
 
 func check(t *testing.T, conn *grpc.ClientConn) error {

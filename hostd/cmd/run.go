@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -130,8 +129,8 @@ func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, on machi
 	p.shadow = shadowRole{shadow, me.peers}
 	p.main.Replicator, err = replicate.New(replicate.Config{
 		RunDir: f.RunDir, Source: on, Journal: kept, Clock: clock.System, Log: log, Tracer: tracer, Report: p.outbox.Report,
-		Dial: func(_ context.Context, address, host string) (*grpc.ClientConn, error) {
-			return dialAs(me.source, identity.Host(host), address, p.calls.dial()...)
+		Dial: func(address, host string) (*transport.Conn, error) {
+			return dialHost(me.source, host, address, p.calls.dial()...)
 		},
 		Confirmed: p.main.confirmed.Load, CyclesMax: f.CyclesMax, CopyCostMax: float64(f.CopyCostMax), ScratchBytesMax: f.ScratchBytesMax, ScratchFreeBytesMin: f.ScratchFreeMin,
 	})
@@ -216,15 +215,15 @@ func serverOf(kept *journal.Journal) func(pair string) string {
 	}
 }
 
-// dialAs is a connection as this host to the part that id names.
-func dialAs(source *identity.Source, id identity.ID, address string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
-	secure, err := source.Dial(id)
+// dialHost is the way as this host to another one's replica.
+func dialHost(source *identity.Source, host, address string, more ...grpc.DialOption) (*transport.Conn, error) {
+	secure, err := source.Dial(identity.Host(host))
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(address, append(dialOptions(secure), more...)...)
+	conn, err := transport.Dialer{Credentials: secure, Options: append(more, keptAlive())}.Dial(address)
 	if err != nil {
-		return nil, fmt.Errorf("dialling %s at %s: %w", id, address, err)
+		return nil, fmt.Errorf("host %s: %w", host, err)
 	}
 	return conn, nil
 }
@@ -239,8 +238,11 @@ func dialControlPlanes(source *identity.Source, addresses []string, more ...grpc
 }
 
 func dialOptions(secure credentials.TransportCredentials) []grpc.DialOption {
-	return append(transport.DialOptions(), grpc.WithTransportCredentials(secure),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}))
+	return []grpc.DialOption{grpc.WithTransportCredentials(secure), keptAlive()}
+}
+
+func keptAlive() grpc.DialOption {
+	return grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true})
 }
 
 // peerHost is the host that the caller's certificate names, or "" for a caller that is none.
@@ -263,11 +265,10 @@ func serve(ctx context.Context, f flags, source *identity.Source, p *parts, log 
 	if err != nil {
 		return fmt.Errorf("listening for replication: %w", err)
 	}
-	options := append(p.calls.serve(), grpc.Creds(source.Server(isHost)),
+	options := append(p.calls.serve(),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))
-	server := grpc.NewServer(slices.Concat(transport.ServerOptions(), options)...)
-	transport.Register(server, p.replica.Handle(peerHost))
+	server := transport.NewServer(source.Server(isHost), p.replica.Handle(peerHost), options...)
 	p.calls.served.InitializeMetrics(server)
 	log.Info("taking in replication", "address", listener.Addr().String())
 	stop := context.AfterFunc(ctx, server.Stop)

@@ -188,7 +188,7 @@ func TestAHostileMainHostHarmsNobodysPairButItsOwn(t *testing.T) {
 	for i, name := range slices.Sorted(maps.Keys(all)) {
 		t.Run(name, func(t *testing.T) {
 			before := g.written(t)
-			refused, err := send(t, conn, all[name].frames)
+			refused, err := send(t, conn.GRPC(), all[name].frames)
 			if status.Code(err) != all[name].status || len(status.Convert(err).Message()) > 8<<10 {
 				t.Errorf("the stream ended with %.300v", err)
 			}

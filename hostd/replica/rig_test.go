@@ -36,7 +36,7 @@ type rig struct {
 	dir     string
 	cfg     replica.Config
 	replica *replica.Replica
-	conn    *grpc.ClientConn
+	conn    *transport.Conn
 	changed chan struct{}
 	peer    string
 	stop    func()
@@ -98,7 +98,7 @@ func (g *rig) source(host string) *identity.Source {
 }
 
 // as is a connection of that host.
-func (g *rig) as(host string) *grpc.ClientConn {
+func (g *rig) as(host string) *transport.Conn {
 	g.t.Helper()
 	secure := insecure.NewCredentials()
 	if g.authority != nil {
@@ -107,7 +107,7 @@ func (g *rig) as(host string) *grpc.ClientConn {
 			g.t.Fatal(err)
 		}
 	}
-	conn, err := grpc.NewClient(g.address, append(transport.DialOptions(), grpc.WithTransportCredentials(secure))...)
+	conn, err := transport.Dialer{Credentials: secure}.Dial(g.address)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -125,17 +125,16 @@ func (g *rig) start() {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	options := append(transport.ServerOptions(), grpc.WaitForHandlers(true))
+	secure := insecure.NewCredentials()
 	peer := func(context.Context) string { return g.peer }
 	if g.authority != nil {
-		options = append(options, grpc.Creds(g.source("shadow-host").Server(func(identity.ID) bool { return true })))
+		secure = g.source("shadow-host").Server(func(identity.ID) bool { return true })
 		peer = func(ctx context.Context) string {
 			host, _ := identity.PeerHost(ctx) // who is none has no name
 			return host
 		}
 	}
-	srv := grpc.NewServer(options...)
-	transport.Register(srv, r.Handle(peer))
+	srv := transport.NewServer(secure, r.Handle(peer), grpc.WaitForHandlers(true))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		g.t.Fatal(err)

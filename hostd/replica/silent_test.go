@@ -32,14 +32,12 @@ func TestAStreamThatSaysNoHelloEnds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		srv := grpc.NewServer(transport.ServerOptions()...)
-		transport.Register(srv, r.Handle(nil))
+		srv := transport.NewServer(insecure.NewCredentials(), r.Handle(nil))
 		listener := bufconn.Listen(1 << 16)
 		served := make(chan error, 1)
 		go func() { served <- srv.Serve(listener) }()
-		conn, err := grpc.NewClient("passthrough:///shadow", append(transport.DialOptions(),
-			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
-			grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+		conn, err := grpc.NewClient("passthrough:///shadow", grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
+			grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			t.Fatal(err)
 		}

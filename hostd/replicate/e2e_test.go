@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/umbra-dr/umbra/hostd/journal"
@@ -46,13 +45,14 @@ func withRealShadow(r *rig) *realShadow {
 	s := &realShadow{rig: r, dir: r.t.TempDir(), journal: j, changed: make(chan struct{}, 1)}
 	s.start()
 	r.t.Cleanup(func() { s.stop() })
-	r.cfg.Dial = func(context.Context, string, string) (*grpc.ClientConn, error) {
-		return grpc.NewClient("passthrough:///shadow",
-			append(transport.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-				grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-					var d net.Dialer
-					return d.DialContext(ctx, "tcp", s.addr.Load().(string))
-				}))...)
+	r.cfg.Dial = func(string, string) (*transport.Conn, error) {
+		return transport.Dialer{
+			Credentials: insecure.NewCredentials(),
+			DialContext: func(ctx context.Context, _ string) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, "tcp", s.addr.Load().(string))
+			},
+		}.Dial("shadow")
 	}
 	return s
 }
@@ -70,8 +70,7 @@ func (s *realShadow) start() {
 	if err != nil {
 		s.rig.t.Fatal(err)
 	}
-	server := grpc.NewServer(transport.ServerOptions()...)
-	transport.Register(server, rep.Handle(nil))
+	server := transport.NewServer(insecure.NewCredentials(), rep.Handle(nil))
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = server.Serve(listener) }) // ends with Stop

@@ -30,7 +30,6 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
-	"google.golang.org/grpc"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
@@ -38,6 +37,7 @@ import (
 	"github.com/umbra-dr/umbra/pkg/clock"
 	"github.com/umbra-dr/umbra/pkg/diskspace"
 	"github.com/umbra-dr/umbra/pkg/tracing"
+	"github.com/umbra-dr/umbra/pkg/transport"
 )
 
 // What Config means by 0.
@@ -59,8 +59,8 @@ type Config struct {
 	Source hypervisor.Source
 	// Journal keeps records of kind journal.Replicate.
 	Journal *journal.Journal
-	// Dial connects to hostd of the shadow host, which must prove to be that host. The connection is closed by its user.
-	Dial func(ctx context.Context, address, host string) (*grpc.ClientConn, error)
+	// Dial prepares the way to hostd of the shadow host, which must prove to be that host. Its user closes it.
+	Dial func(address, host string) (*transport.Conn, error)
 	// Clock defaults to clock.System, Log to slog.Default.
 	Clock clock.Clock
 	Log   *slog.Logger

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -57,9 +56,8 @@ func build(t *testing.T, sizes ...int64) *rig {
 	}
 	r.cfg = Config{
 		RunDir: runDir, Source: r.source, Journal: j, BootID: "boot-1", Clock: fast(), Log: slog.New(slog.DiscardHandler),
-		Dial: func(context.Context, string, string) (*grpc.ClientConn, error) {
-			return grpc.NewClient(r.shadow.addr,
-				append(transport.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+		Dial: func(string, string) (*transport.Conn, error) {
+			return transport.Dialer{Credentials: insecure.NewCredentials()}.Dial(r.shadow.addr)
 		},
 		Report: func(a *umbrav1.AssignmentReport) {
 			select {

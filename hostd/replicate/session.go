@@ -39,7 +39,7 @@ func (w *worker) serve(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	a := w.desired.current()
-	conn, err := w.cfg.Dial(ctx, a.GetMain().GetShadowDataAddress(), a.GetMain().GetShadowHost())
+	conn, err := w.cfg.Dial(a.GetMain().GetShadowDataAddress(), a.GetMain().GetShadowHost())
 	if err != nil {
 		return &streamError{err}
 	}

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/pkg/transport"
@@ -56,8 +56,7 @@ func startShadow(t *testing.T) *testShadow {
 		t: t, addr: listener.Addr().String(), disks: map[string]*shadowDisk{}, clusters: map[string]uint64{},
 		stored: make(chan string, 1000),
 	}
-	server := grpc.NewServer(transport.ServerOptions()...)
-	transport.Register(server, s.serve)
+	server := transport.NewServer(insecure.NewCredentials(), s.serve)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"fmt"
+	"io"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
@@ -34,12 +35,15 @@ func open(f *rawFrame) (header, *mem.Reader, error) {
 	if err := readFull(r, b[:]); err != nil {
 		return header{}, r, err
 	}
-	h, err := parseHeader(&b, size)
+	h, err := parseHeader(&b)
+	if rest := uint64(size - headerBytes); err == nil && rest != h.restBytes() {
+		err = fmt.Errorf("%w: %d bytes after the header where %d belong", ErrFrame, rest, h.restBytes())
+	}
 	return h, r, err
 }
 
 // readControl decodes the message of a control frame into m.
-func readControl(h header, r *mem.Reader, m proto.Message) error {
+func readControl(h header, r io.Reader, m proto.Message) error {
 	b := make([]byte, h.count)
 	if err := readFull(r, b); err != nil {
 		return err
@@ -50,13 +54,16 @@ func readControl(h header, r *mem.Reader, m proto.Message) error {
 	return nil
 }
 
-func readFull(r *mem.Reader, b []byte) error {
-	for len(b) > 0 {
-		n, err := r.Read(b)
-		if err != nil {
-			return fmt.Errorf("%w: it ends early: %w", ErrFrame, err)
-		}
-		b = b[n:]
+func readFull(r io.Reader, b []byte) error {
+	if _, err := io.ReadFull(r, b); err != nil {
+		return fmt.Errorf("reading a replication frame: %w", err)
 	}
 	return nil
+}
+
+// switchFrame says that the frames after it come the other way: by the data connection, or by gRPC again.
+func switchFrame() *rawFrame {
+	b := make([]byte, headerBytes)
+	header{kind: frameSwitch}.put(b)
+	return &rawFrame{data: mem.BufferSlice{mem.SliceBuffer(b)}}
 }

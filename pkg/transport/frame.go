@@ -16,6 +16,7 @@ const (
 	frameControl  frameKind = 1
 	frameClusters frameKind = 2
 	frameZeros    frameKind = 3
+	frameSwitch   frameKind = 4
 )
 
 // header is the beginning of every frame. Flags are not kept: none is defined.
@@ -36,9 +37,8 @@ func (h header) put(b []byte) {
 	binary.BigEndian.PutUint64(b[16:], h.count)
 }
 
-// parseHeader reads the header of a frame of frameBytes in all, and checks everything that can be known without the rest:
-// afterwards the frame has exactly the size that its kind and count ask for.
-func parseHeader(b *[headerBytes]byte, frameBytes int) (header, error) {
+// parseHeader reads a header and checks everything that can be known without the rest of the frame.
+func parseHeader(b *[headerBytes]byte) (header, error) {
 	h := header{
 		kind:  frameKind(b[0]),
 		disk:  binary.BigEndian.Uint32(b[4:]),
@@ -48,33 +48,42 @@ func parseHeader(b *[headerBytes]byte, frameBytes int) (header, error) {
 	if b[1] != 0 || b[2] != 0 || b[3] != 0 {
 		return header{}, fmt.Errorf("%w: unknown flags %#x", ErrFrame, b[1:4])
 	}
-	var want uint64
 	switch h.kind {
 	case frameControl:
 		if h.disk != 0 || h.first != 0 || h.count > ControlBytesMax {
 			return header{}, fmt.Errorf("%w: control frame of disk %d, cluster %d, %d bytes", ErrFrame, h.disk, h.first, h.count)
 		}
-		want = headerBytes + h.count
 	case frameClusters:
 		if h.count == 0 || h.count > FrameClustersMax {
 			return header{}, fmt.Errorf("%w: %d clusters in a frame", ErrFrame, h.count)
 		}
-		want = headerBytes + h.count*(sumBytes+ClusterBytes)
 	case frameZeros:
 		if h.count == 0 {
 			return header{}, fmt.Errorf("%w: zeros of no cluster", ErrFrame)
 		}
-		want = headerBytes
+	case frameSwitch:
+		if h.disk != 0 || h.first != 0 || h.count != 0 {
+			return header{}, fmt.Errorf("%w: switch frame of disk %d, cluster %d, count %d", ErrFrame, h.disk, h.first, h.count)
+		}
 	default:
 		return header{}, fmt.Errorf("%w: unknown kind %d", ErrFrame, b[0])
 	}
 	if err := checkRange(h); err != nil {
 		return header{}, err
 	}
-	if uint64(frameBytes) != want {
-		return header{}, fmt.Errorf("%w: %d bytes where %d belong", ErrFrame, frameBytes, want)
-	}
 	return h, nil
+}
+
+// restBytes is how much of the frame follows its header.
+func (h header) restBytes() uint64 {
+	switch h.kind {
+	case frameControl:
+		return h.count
+	case frameClusters:
+		return h.count * (sumBytes + ClusterBytes)
+	default:
+		return 0
+	}
 }
 
 // checkRange refuses clusters that no disk can have, so that nobody after it need think of overflow.

@@ -84,6 +84,7 @@ func bytesChunks(b []byte, size int) func(func([]byte) bool) {
 func FuzzADecodedFrameIsTheOneThatWasSent(f *testing.F) {
 	f.Add(clustersBytes(1))
 	f.Add(rawBytes(zerosFrame(3, 4, 5)))
+	f.Add(rawBytes(switchFrame(), nil))
 	f.Add(rawBytes(controlFrame(&umbrav1.MainMessage{})))
 	f.Add(rawBytes(controlFrame(&umbrav1.MainMessage{Message: &umbrav1.MainMessage_Hello{
 		Hello: &umbrav1.ReplicationHello{DrPair: "p"},
@@ -119,7 +120,9 @@ func TestEveryFlippedBitOfDataIsNoticed(t *testing.T) {
 func TestAFrameThatIsNotAsDescribedIsRefused(t *testing.T) {
 	cases := map[string]func(b []byte) []byte{
 		"kind 0":                 func(b []byte) []byte { b[0] = 0; return b },
-		"kind 4":                 func(b []byte) []byte { b[0] = 4; return b },
+		"kind 5":                 func(b []byte) []byte { b[0] = 5; return b },
+		"switch of a disk":       func(b []byte) []byte { b[0] = byte(frameSwitch); return b },
+		"switch with data":       func(b []byte) []byte { clear(b[4:headerBytes]); b[0] = byte(frameSwitch); return b },
 		"compression flag":       func(b []byte) []byte { b[1] = 1; return b },
 		"reserved":               func(b []byte) []byte { b[3] = 1; return b },
 		"one byte short":         func(b []byte) []byte { return b[:len(b)-1] },

@@ -2,9 +2,8 @@ package transport
 
 import (
 	"fmt"
+	"io"
 	"sync"
-
-	"google.golang.org/grpc/mem"
 )
 
 // gather collects the data of frames that continue one another.
@@ -22,9 +21,9 @@ func (g *gather) takes(h header) bool {
 	return g.c.Disk == h.disk && g.c.First+n == h.first && n+h.count <= GatherClusters
 }
 
-// add copies a frame's clusters out of gRPC's buffers and verifies them while they are in the processor's cache. takes must have
+// add reads a frame's clusters and verifies them while they are in the processor's cache. takes must have
 // said yes.
-func (g *gather) add(h header, r *mem.Reader) error {
+func (g *gather) add(h header, r io.Reader) error {
 	if g.c == nil {
 		g.c = newClusters(g.pool)
 		g.c.Disk, g.c.First = h.disk, h.first

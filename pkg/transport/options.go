@@ -25,9 +25,8 @@ const (
 	aliveAfterMin = 5 * time.Second
 )
 
-// ServerOptions are what a server should have that carries replication streams, whatever else it serves. Without them the
-// stream works, slowly, and control messages are bounded by gRPC's default of 4 MiB.
-func ServerOptions() []grpc.ServerOption {
+// serverOptions are what a server should have that carries replication streams, whatever else it serves.
+func serverOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.InitialWindowSize(streamWindowBytes),
 		grpc.InitialConnWindowSize(connWindowBytes),
@@ -39,8 +38,8 @@ func ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// DialOptions are the same for a client's connection.
-func DialOptions() []grpc.DialOption {
+// dialOptions are the same for a client's connection.
+func dialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithInitialWindowSize(streamWindowBytes),
 		grpc.WithInitialConnWindowSize(connWindowBytes),

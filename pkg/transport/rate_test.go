@@ -10,12 +10,13 @@ import (
 
 // BenchmarkStream measures the whole way: checksums made, sent over loopback TCP, verified, handed on.
 func BenchmarkStream(b *testing.B) {
-	b.Run("plain", func(b *testing.B) { benchmarkStream(b, false) })
-	b.Run("tls13", func(b *testing.B) { benchmarkStream(b, true) })
+	for name, w := range ways {
+		b.Run(name, func(b *testing.B) { benchmarkStream(b, w) })
+	}
 }
 
-func benchmarkStream(b *testing.B, withTLS bool) {
-	conn := serve(b, withTLS, func(s *transport.ShadowStream) error {
+func benchmarkStream(b *testing.B, w way) {
+	conn := serve(b, w, func(s *transport.ShadowStream) error {
 		for {
 			r, err := s.Recv()
 			if errors.Is(err, io.EOF) {

@@ -24,15 +24,41 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// serve runs a server with the handler and, beside it, an ordinary protobuf service, and returns a connection to it.
-func serve(t testing.TB, withTLS bool, h transport.Handler) *grpc.ClientConn {
+// way is how frames go from host to host.
+type way struct{ tls, oneConnection bool }
+
+// ways are all of them, by name.
+var ways = map[string]way{
+	"plain": {}, "tls13": {tls: true}, "plain by gRPC": {oneConnection: true}, "tls13 by gRPC": {tls: true, oneConnection: true},
+}
+
+// overEachWay runs a test for every way there is.
+func overEachWay(t *testing.T, test func(*testing.T, way)) {
+	for name, w := range ways {
+		t.Run(name, func(t *testing.T) { test(t, w) })
+	}
+}
+
+// serve runs a server with the handler and, beside it, an ordinary protobuf service, and returns the way to it.
+func serve(t testing.TB, w way, h transport.Handler) *transport.Conn {
+	t.Helper()
+	address, dialer := listen(t, w, h)
+	conn, err := dialer.Dial(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// listen runs the server and says how it is reached.
+func listen(t testing.TB, w way, h transport.Handler, options ...grpc.ServerOption) (address string, dialer transport.Dialer) {
 	t.Helper()
 	serverCreds, clientCreds := insecure.NewCredentials(), insecure.NewCredentials()
-	if withTLS {
+	if w.tls {
 		serverCreds, clientCreds = selfMade(t)
 	}
-	srv := grpc.NewServer(append(transport.ServerOptions(), grpc.Creds(serverCreds), grpc.WaitForHandlers(true))...)
-	transport.Register(srv, h)
+	srv := transport.NewServer(serverCreds, h, append(options, grpc.WaitForHandlers(true))...)
 	healthv1.RegisterHealthServer(srv, health.NewServer())
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -40,19 +66,13 @@ func serve(t testing.TB, withTLS bool, h transport.Handler) *grpc.ClientConn {
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
-	conn, err := grpc.NewClient(listener.Addr().String(),
-		append(transport.DialOptions(), grpc.WithTransportCredentials(clientCreds))...)
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		_ = conn.Close()
 		srv.Stop()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
 	})
-	return conn
+	return listener.Addr().String(), transport.Dialer{Credentials: clientCreds, OneConnection: w.oneConnection}
 }
 
 func selfMade(t testing.TB) (server, client credentials.TransportCredentials) {
@@ -82,7 +102,7 @@ func selfMade(t testing.TB) (server, client credentials.TransportCredentials) {
 }
 
 // openStream opens a stream that the end of the test cancels and drains.
-func openStream(t testing.TB, conn *grpc.ClientConn) *transport.MainStream {
+func openStream(t testing.TB, conn *transport.Conn) *transport.MainStream {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
@@ -22,11 +24,12 @@ var errHandlerEnded = errors.New("the handler of the stream has returned")
 // ShadowStream is the shadow host's end of a stream. One goroutine may send while another receives. It is over when
 // the handler returns.
 type ShadowStream struct {
-	grpc  grpc.ServerStream
-	pool  sync.Pool
-	ready chan Received
-	done  chan struct{}
-	err   error // why ready was closed; written before
+	grpc    grpc.ServerStream
+	arrived <-chan net.Conn // the data connection, if the main side opens one
+	pool    sync.Pool
+	ready   chan Received
+	done    chan struct{}
+	err     error // why ready was closed; written before
 }
 
 // Recv returns what the main side sent next. Data is held back until 1 MiB of consecutive clusters is there, or anything else
@@ -69,31 +72,74 @@ func (s *ShadowStream) Context() context.Context { return s.grpc.Context() }
 func (s *ShadowStream) verify() {
 	defer close(s.ready)
 	g := gather{pool: &s.pool}
+	err := s.follow(&g, fromGRPC{s.grpc})
+	if errors.Is(err, io.EOF) {
+		if err = s.flush(&g); err == nil {
+			err = io.EOF
+		}
+	}
+	s.err = err
+}
+
+// follow takes the frames that come by gRPC and, from where one says so, those of the data connection.
+func (s *ShadowStream) follow(g *gather, byGRPC source) error {
+	if err := s.frames(g, byGRPC); err != nil {
+		return err
+	}
+	conn, err := s.dataConnection()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(s.grpc.Context(), func() { _ = conn.Close() })
+	defer func() {
+		if stop() {
+			_ = conn.Close()
+		}
+	}()
+	if err := s.frames(g, newFromConnection(s.grpc.Context(), conn)); err != nil {
+		return err
+	}
+	if err := s.frames(g, byGRPC); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: a second switch to the data connection", ErrFrame)
+}
+
+// frames takes frames from a source until one says that the next comes from the other.
+func (s *ShadowStream) frames(g *gather, from source) error {
 	for {
-		var f rawFrame
-		err := s.grpc.RecvMsg(&f)
-		if err == nil {
-			err = s.frame(&g, &f)
-		}
-		if errors.Is(err, io.EOF) && !errors.Is(err, ErrFrame) {
-			if err = s.flush(&g); err == nil {
-				err = io.EOF
-			}
-		}
+		h, r, err := from.next()
 		if err != nil {
-			s.err = err
-			return
+			return err
+		}
+		if h.kind != frameSwitch {
+			err = s.frame(g, h, r)
+		}
+		_ = r.Close()
+		if err != nil || h.kind == frameSwitch {
+			return err
 		}
 	}
 }
 
-// frame takes one frame and hands on what is then complete.
-func (s *ShadowStream) frame(g *gather, f *rawFrame) error {
-	h, r, err := open(f)
-	defer func() { _ = r.Close() }()
-	if err != nil {
-		return err
+// dataConnection waits for it: it has been opened when the main side says that it uses it, but may have to be taken in yet.
+func (s *ShadowStream) dataConnection() (net.Conn, error) {
+	stream := s.grpc.Context()
+	soon, cancel := context.WithTimeout(stream, openTimeout)
+	defer cancel()
+	select {
+	case conn := <-s.arrived:
+		return conn, nil
+	case <-soon.Done():
+		if stream.Err() != nil {
+			return nil, status.FromContextError(stream.Err()).Err()
+		}
+		return nil, status.Error(codes.Unavailable, "the stream's data connection has not arrived")
 	}
+}
+
+// frame takes one frame and hands on what is then complete.
+func (s *ShadowStream) frame(g *gather, h header, r io.Reader) error {
 	if h.kind == frameClusters && g.takes(h) {
 		return s.data(g, h, r)
 	}
@@ -114,7 +160,7 @@ func (s *ShadowStream) frame(g *gather, f *rawFrame) error {
 	}
 }
 
-func (s *ShadowStream) data(g *gather, h header, r *mem.Reader) error {
+func (s *ShadowStream) data(g *gather, h header, r io.Reader) error {
 	if err := g.add(h, r); err != nil {
 		return err
 	}

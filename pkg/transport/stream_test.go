@@ -65,9 +65,9 @@ func describeAll(r transport.Received) []string {
 }
 
 func TestWhatIsSentArrivesOnceAndInOrder(t *testing.T) {
-	for _, withTLS := range []bool{false, true} {
+	overEachWay(t, func(t *testing.T, w way) {
 		received := make(chan []string, 1)
-		conn := serve(t, withTLS, func(s *transport.ShadowStream) error {
+		conn := serve(t, w, func(s *transport.ShadowStream) error {
 			var all []string
 			for {
 				r, err := s.Recv()
@@ -121,38 +121,40 @@ func TestWhatIsSentArrivesOnceAndInOrder(t *testing.T) {
 				t.Fatalf("sent\n%v\nreceived\n%v", sent, got)
 			}
 		})
-	}
+	})
 }
 
 func TestDamagedDataEndsTheStreamAndIsNotHandedOn(t *testing.T) {
-	result := make(chan error, 1)
-	conn := serve(t, false, func(s *transport.ShadowStream) error {
-		r, err := s.Recv()
-		if err == nil {
-			err = fmt.Errorf("handed on: %v", describeAll(r))
+	overEachWay(t, func(t *testing.T, w way) {
+		result := make(chan error, 1)
+		conn := serve(t, w, func(s *transport.ShadowStream) error {
+			r, err := s.Recv()
+			if err == nil {
+				err = fmt.Errorf("handed on: %v", describeAll(r))
+			}
+			result <- err
+			return err
+		})
+		s := openStream(t, conn)
+		b := s.NewBuffer(2)
+		clear(b.Data())
+		sums := []transport.Sum{transport.ZeroSum(), transport.ZeroSum()}
+		b.Data()[transport.ClusterBytes+77] = 1
+		if err := s.SendClusters(0, 5, sums, b); err != nil {
+			t.Fatal(err)
 		}
-		result <- err
-		return err
+		if err := <-result; !errors.Is(err, transport.ErrChecksum) || !errors.Is(err, transport.ErrFrame) {
+			t.Errorf("the shadow side got %v", err)
+		}
+		if _, err := s.Recv(); status.Code(err) != codes.DataLoss {
+			t.Errorf("the main side got %v", err)
+		}
 	})
-	s := openStream(t, conn)
-	b := s.NewBuffer(2)
-	clear(b.Data())
-	sums := []transport.Sum{transport.ZeroSum(), transport.ZeroSum()}
-	b.Data()[transport.ClusterBytes+77] = 1
-	if err := s.SendClusters(0, 5, sums, b); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-result; !errors.Is(err, transport.ErrChecksum) || !errors.Is(err, transport.ErrFrame) {
-		t.Errorf("the shadow side got %v", err)
-	}
-	if _, err := s.Recv(); status.Code(err) != codes.DataLoss {
-		t.Errorf("the main side got %v", err)
-	}
 }
 
 func TestMessagesFromTheShadowArriveInOrder(t *testing.T) {
 	const count = 100
-	conn := serve(t, false, func(s *transport.ShadowStream) error {
+	conn := serve(t, way{}, func(s *transport.ShadowStream) error {
 		for i := range count {
 			if err := s.Send(stored(fmt.Sprint(i))); err != nil {
 				return err
@@ -176,27 +178,29 @@ func TestMessagesFromTheShadowArriveInOrder(t *testing.T) {
 }
 
 func TestTheHandlersErrorReachesTheMainSideWhileItSends(t *testing.T) {
-	conn := serve(t, false, func(*transport.ShadowStream) error {
-		return status.Error(codes.ResourceExhausted, "enough")
-	})
-	s := openStream(t, conn)
-	for i := uint64(0); ; i++ {
-		if _, err := sendClusters(s, 0, i, 1, i); err != nil {
-			if !errors.Is(err, io.EOF) {
-				t.Errorf("sending ended with %v", err)
+	overEachWay(t, func(t *testing.T, w way) {
+		conn := serve(t, w, func(*transport.ShadowStream) error {
+			return status.Error(codes.ResourceExhausted, "enough")
+		})
+		s := openStream(t, conn)
+		for i := uint64(0); ; i++ {
+			if _, err := sendClusters(s, 0, i, 1, i); err != nil {
+				if !errors.Is(err, io.EOF) {
+					t.Errorf("sending ended with %v", err)
+				}
+				break
 			}
-			break
 		}
-	}
-	if _, err := s.Recv(); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("receiving ended with %v", err)
-	}
+		if _, err := s.Recv(); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("receiving ended with %v", err)
+		}
+	})
 }
 
 func TestCancellingEndsTheHandler(t *testing.T) {
 	ended := make(chan error, 1)
-	conn := serve(t, false, func(s *transport.ShadowStream) error {
-		_, err := s.Recv()
+	conn := serve(t, way{}, func(s *transport.ShadowStream) error {
+		err := s.Send(stored("it has begun"))
 		if err == nil {
 			_, err = s.Recv()
 		}
@@ -208,7 +212,7 @@ func TestCancellingEndsTheHandler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SendControl(control(1)); err != nil {
+	if _, err := s.Recv(); err != nil {
 		t.Fatal(err)
 	}
 	cancel()
@@ -218,42 +222,44 @@ func TestCancellingEndsTheHandler(t *testing.T) {
 }
 
 func TestASlowHandlerHoldsTheSenderBack(t *testing.T) {
-	release := make(chan struct{})
-	conn := serve(t, false, func(*transport.ShadowStream) error {
-		<-release
-		return nil
-	})
-	s := openStream(t, conn)
-	sent, stuck := make(chan struct{}, 1000), make(chan int, 1)
-	go func() {
-		for i := range 1000 {
-			if _, err := sendClusters(s, 0, uint64(i), 4, 1); err != nil {
-				stuck <- i
-				return
+	overEachWay(t, func(t *testing.T, w way) {
+		release := make(chan struct{})
+		conn := serve(t, w, func(*transport.ShadowStream) error {
+			<-release
+			return nil
+		})
+		s := openStream(t, conn)
+		sent, stuck := make(chan struct{}, 1000), make(chan int, 1)
+		go func() {
+			for i := range 1000 {
+				if _, err := sendClusters(s, 0, uint64(i), 4, 1); err != nil {
+					stuck <- i
+					return
+				}
+				sent <- struct{}{}
 			}
-			sent <- struct{}{}
+			stuck <- 1000
+		}()
+		for range 10 { // some frames always go out
+			<-sent
 		}
-		stuck <- 1000
-	}()
-	for range 10 { // some frames always go out
-		<-sent
-	}
-	close(release)
-	if _, err := s.Recv(); !errors.Is(err, io.EOF) {
-		t.Fatal(err)
-	}
-	if n := <-stuck; n == 1000 {
-		t.Error("250 MiB went to a handler that received nothing")
-	}
+		close(release)
+		if _, err := s.Recv(); !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		if n := <-stuck; n == 1000 {
+			t.Error("250 MiB went to a handler that received nothing")
+		}
+	})
 }
 
 func TestProtobufServicesWorkBesideIt(t *testing.T) {
-	conn := serve(t, false, func(s *transport.ShadowStream) error { return s.Send(stored("x")) })
+	conn := serve(t, way{}, func(s *transport.ShadowStream) error { return s.Send(stored("x")) })
 	s := openStream(t, conn)
 	if _, err := s.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	got, err := healthv1.NewHealthClient(conn).Check(t.Context(), &healthv1.HealthCheckRequest{})
+	got, err := healthv1.NewHealthClient(conn.GRPC()).Check(t.Context(), &healthv1.HealthCheckRequest{})
 	if err != nil || got.GetStatus() != healthv1.HealthCheckResponse_SERVING {
 		t.Errorf("health: %v, %v", got, err)
 	}
@@ -262,7 +268,7 @@ func TestProtobufServicesWorkBesideIt(t *testing.T) {
 func TestALargeControlMessagePassesAndATooLargeOneIsRefused(t *testing.T) {
 	nvram := bytes.Repeat([]byte("vars"), transport.ControlBytesMax/4-100)
 	got := make(chan []byte, 1)
-	conn := serve(t, false, func(s *transport.ShadowStream) error {
+	conn := serve(t, way{}, func(s *transport.ShadowStream) error {
 		r, err := s.Recv()
 		got <- r.Control.GetBeginJob().GetNvram()
 		return err

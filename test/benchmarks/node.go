@@ -13,7 +13,6 @@ import (
 	"runtime/pprof"
 	"sync"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -77,8 +76,8 @@ func mainNode(f nodeFlags, kept *journal.Journal, log *slog.Logger) error {
 	replicator, err := replicate.New(replicate.Config{
 		RunDir: "/run/umbra-node", Source: host, Journal: kept, Clock: clock.System, Log: log,
 		Report: func(*umbrav1.AssignmentReport) {},
-		Dial: func(_ context.Context, address, _ string) (*grpc.ClientConn, error) {
-			return grpc.NewClient(address, append(transport.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+		Dial: func(address, _ string) (*transport.Conn, error) {
+			return transport.Dialer{Credentials: insecure.NewCredentials()}.Dial(address)
 		},
 	})
 	if err != nil {
@@ -119,8 +118,7 @@ func shadowNode(f nodeFlags, kept *journal.Journal, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(transport.ServerOptions()...)
-	transport.Register(server, received.Handle(nil))
+	server := transport.NewServer(insecure.NewCredentials(), received.Handle(nil))
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) }) // ends with Stop
 	defer serving.Wait()

@@ -94,8 +94,12 @@ func (h *host) run(t *testing.T, p *plane, id string, target hypervisor.Target, 
 	must(t, err)
 	main, err := replicate.New(replicate.Config{
 		RunDir: runs, Source: h.hypervisor, Journal: kept, Clock: clock.System, Log: log, Tracer: traces.Tracer(), Report: outbox.Report, BootID: "boot",
-		Dial: func(_ context.Context, address, other string) (*grpc.ClientConn, error) {
-			return dial(source, identity.Host(other), address, transport.DialOptions()...)
+		Dial: func(address, other string) (*transport.Conn, error) {
+			secure, err := source.Dial(identity.Host(other))
+			if err != nil {
+				return nil, err
+			}
+			return transport.Dialer{Credentials: secure}.Dial(address)
 		},
 	})
 	must(t, err)
@@ -109,8 +113,7 @@ func (h *host) run(t *testing.T, p *plane, id string, target hypervisor.Target, 
 		Answerer: &diagnostics.Answers{StateDir: dir, Hypervisor: h.hypervisor, Store: received.Store, Server: func(string) string { return "" }}, Inventory: func(ctx context.Context) (*umbrav1.Host, error) { return inventory.Take(ctx, has) },
 		InventoryEvery: time.Second,
 	}, outbox)
-	server := grpc.NewServer(append(transport.ServerOptions(), grpc.Creds(source.Server(func(identity.ID) bool { return true })))...)
-	transport.Register(server, received.Handle(nil))
+	server := transport.NewServer(source.Server(func(identity.ID) bool { return true }), received.Handle(nil))
 	registry := telemetry.NewRegistry("hostd")
 	registry.MustRegister(main, received, traces,
 		telemetry.Truth("umbra_session_connected", "1 while this host has a session with a control plane.", talk.Connected),

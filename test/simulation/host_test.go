@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 	"github.com/umbra-dr/umbra/hostd/diagnostics"
@@ -162,12 +163,19 @@ func (h *host) live() (*daemon, error) {
 	main := &mainRole{}
 	main.Replicator, err = replicate.New(replicate.Config{
 		RunDir: h.run(), Source: hands, Journal: kept, Clock: h.clock, Log: h.log, Report: outbox.Report,
-		Dial: func(_ context.Context, address, _ string) (*grpc.ClientConn, error) {
-			machine, _, err := net.SplitHostPort(address)
-			if err != nil {
-				return nil, err
-			}
-			return dialTo(h.network, h.id, machine, transport.DialOptions()...)
+		Dial: func(address, _ string) (*transport.Conn, error) {
+			return transport.Dialer{
+				Credentials: insecure.NewCredentials(),
+				DialContext: func(ctx context.Context, address string) (net.Conn, error) {
+					machine, _, err := net.SplitHostPort(address)
+					if err != nil {
+						return nil, err
+					}
+					return h.network.dial(ctx, h.id, machine)
+				},
+				OneConnection: h.network.speech != nil, // it speaks by gRPC
+				Options:       append(h.network.speech.ofClient(), grpc.WithConnectParams(quickReconnects)),
+			}.Dial(address)
 		},
 		Confirmed: main.confirmed.Load, BootID: fmt.Sprintf("boot-%d", h.boot),
 	})
@@ -187,8 +195,7 @@ func (h *host) live() (*daemon, error) {
 		Inventory:      func(ctx context.Context) (*umbrav1.Host, error) { return inventory.Take(ctx, has) },
 		InventoryEvery: 10 * time.Second,
 	}, outbox)
-	server := grpc.NewServer(append(transport.ServerOptions(), h.network.speech.ofReplication()...)...)
-	transport.Register(server, received.Handle(nil))
+	server := transport.NewServer(insecure.NewCredentials(), received.Handle(nil), h.network.speech.ofReplication()...)
 	listener := h.network.listen(h.id)
 	var work sync.WaitGroup
 	work.Go(func() { _ = received.Run(life) })
