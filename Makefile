@@ -63,6 +63,13 @@ package-check: package ## Install, upgrade and remove the packages on a clean De
 docs-check: packages package ## Carry out docs/first-protection.md on two lab hosts, command by command (root)
 	.ci/docs-check
 
+# The last tag; before there is one, a commit that is some way back.
+upgrade-check: FROM ?= $(or $(shell git describe --tags --abbrev=0 2>/dev/null),a57d19e)
+.PHONY: upgrade-check
+upgrade-check: packages build $(TOOLS)/grpcurl ## Have parts of an earlier version do the demo with today's: FROM=REVISION (root)
+	$(GO_BUILD) -o $(BIN)/umbra-demo ./test/demo
+	.ci/upgrade-check $(FROM)
+
 .PHONY: image-root
 image-root: build ## Put together what the control plane's container image is made of, in build/image
 	deploy/container/root build/image

@@ -20,6 +20,7 @@ import (
 
 type flags struct {
 	Dir      string `help:"Folder of the lab. It is cleared first, and must be reachable by the user that QEMU runs as." default:"/var/tmp/umbra-demo" placeholder:"DIR"`
+	Name     string `help:"What the lab, its namespaces and its hosts are called by." default:"demo" placeholder:"NAME"`
 	Binaries string `help:"Folder of the commands." default:"build/bin" placeholder:"DIR"`
 	Grpcurl  string `help:"The grpcurl command." default:"build/tools/grpcurl" placeholder:"FILE"`
 	Down     bool   `help:"Take the lab down at the end, instead of leaving it for you to play with."`
@@ -43,7 +44,7 @@ func run(ctx context.Context, f flags) error {
 	say("plane and a guest on this machine, in namespaces of their own. Nothing else of the machine is touched.")
 	title("1. Bring up two hosts, hostd on each, and the control plane")
 	scape, err := landscape.Up(ctx, landscape.Config{
-		Name: "demo", Dir: f.Dir, CacheDir: filepath.Join(filepath.Dir(f.Dir), "umbra-lab-cache"), Binaries: f.Binaries,
+		Name: f.Name, Dir: f.Dir, CacheDir: filepath.Join(filepath.Dir(f.Dir), "umbra-lab-cache"), Binaries: f.Binaries,
 	})
 	if err != nil {
 		return err
