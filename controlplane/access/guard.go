@@ -172,7 +172,7 @@ func authorize(caller Caller, method string, needs ...Permission) error {
 				caller.Name+" may not delete recovery points")
 		default:
 			return refusal.New(codes.PermissionDenied, umbrav1.ErrorReason_ERROR_REASON_PERMISSION_DENIED, nil,
-				caller.Name+" may not call "+method)
+				caller.Name+" may not call "+method+need.whoHas())
 		}
 	}
 	return nil

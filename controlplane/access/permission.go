@@ -31,6 +31,19 @@ const (
 	Administrator Role = "administrator"
 )
 
+// roles are all of them, the least first.
+var roles = []Role{Viewer, Operator, Administrator}
+
+// whoHas says, behind a refusal, which role has the permission: the least that does.
+func (p Permission) whoHas() string {
+	for _, role := range roles {
+		if role.grants(p) {
+			return ": that takes the role " + string(role)
+		}
+	}
+	return ""
+}
+
 // ParseRole reads a role.
 func ParseRole(word string) (Role, bool) {
 	switch role := Role(word); role {

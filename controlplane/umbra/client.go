@@ -24,8 +24,7 @@ type client struct {
 	console
 	ctx        context.Context // the life of one command line, which kong hands to it as a whole
 	json       bool
-	server     string // where the control plane is, as it was given
-	timeout    time.Duration
+	connection connection // as it was given
 	failover   umbrav1.FailoverServiceClient
 	protection umbrav1.ProtectionServiceClient
 	hosts      umbrav1.HostServiceClient
@@ -35,7 +34,7 @@ type client struct {
 
 func newClient(ctx context.Context, conn *grpc.ClientConn, at console, line commands) *client {
 	return &client{
-		console: at, ctx: ctx, json: line.Output == "json", server: line.Connection.Server, timeout: line.Connection.Timeout,
+		console: at, ctx: ctx, json: line.Output == "json", connection: line.Connection,
 		failover: umbrav1.NewFailoverServiceClient(conn), protection: umbrav1.NewProtectionServiceClient(conn),
 		hosts: umbrav1.NewHostServiceClient(conn), identity: umbrav1.NewIdentityServiceClient(conn), audit: umbrav1.NewAuditServiceClient(conn),
 	}
@@ -44,7 +43,7 @@ func newClient(ctx context.Context, conn *grpc.ClientConn, at console, line comm
 // call makes a call, and makes it again, the same, while the control plane cannot be reached, for as long as the timeout.
 // A request that changes something carries an id, so it is carried out once however often it arrives.
 func call[Q, A any](c *client, method func(context.Context, Q, ...grpc.CallOption) (A, error), request Q) (A, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
+	ctx, cancel := context.WithTimeout(c.ctx, c.connection.Timeout)
 	defer cancel()
 	answered := c.announce(ctx)
 	defer answered()
@@ -59,12 +58,12 @@ func call[Q, A any](c *client, method func(context.Context, Q, ...grpc.CallOptio
 			last = err
 		}
 		return answer, err
-	}, backoff.WithBackOff(newBackoff()), backoff.WithMaxElapsedTime(c.timeout))
+	}, backoff.WithBackOff(newBackoff()), backoff.WithMaxElapsedTime(c.connection.Timeout))
 	if err != nil && last != nil && ctx.Err() != nil {
 		err = last // says more than that time is up
 	}
 	if c.ctx.Err() == nil && isSilence(err) {
-		err = silenceError{c.server, c.timeout, err}
+		err = silenceError{c.connection, err}
 	}
 	return answer, err
 }
@@ -78,7 +77,7 @@ func (c *client) announce(ctx context.Context) (over func()) {
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
 		if c.clock.Wait(ctx, quietMax) == nil {
-			c.say("Waiting for the control plane at %s to answer, for at most %s (--timeout).", c.server, c.timeout)
+			c.say("Waiting for the control plane at %s to answer, for at most %s (--timeout).", c.connection.Server, c.connection.Timeout)
 		}
 	})
 	return func() {

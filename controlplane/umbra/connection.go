@@ -48,6 +48,8 @@ func (c connection) security() ([]grpc.DialOption, error) {
 	switch {
 	case strings.HasPrefix(c.target(), "unix:"):
 		return plain, nil // the kernel says who calls
+	case !hasPort(c.Server):
+		return nil, usageError{fmt.Sprintf("--server %s: the port is missing, as in %[1]s:7443", c.Server)}
 	case c.Plaintext && !isLoopback(c.Server):
 		return nil, usageError{"--plaintext is for loopback addresses only: " + c.Server}
 	case c.Plaintext:
@@ -68,6 +70,11 @@ func (c connection) security() ([]grpc.DialOption, error) {
 		return nil, err
 	}
 	return []grpc.DialOption{grpc.WithTransportCredentials(secure)}, nil
+}
+
+func hasPort(address string) bool {
+	_, port, err := net.SplitHostPort(address)
+	return err == nil && port != ""
 }
 
 func isLoopback(address string) bool {

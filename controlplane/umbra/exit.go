@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -43,25 +42,6 @@ func (e failedError) Error() string {
 type blockedError struct{ blockers []*umbrav1.Failure }
 
 func (blockedError) Error() string { return "a failover cannot begin now" }
-
-// silenceError is a call that no control plane has answered.
-type silenceError struct {
-	server  string
-	timeout time.Duration
-	err     error
-}
-
-func (e silenceError) Error() string {
-	return fmt.Sprintf("no control plane has answered at %s within %s: %s", e.server, e.timeout, status.Convert(e.err).Message())
-}
-
-func (e silenceError) Unwrap() error { return e.err }
-
-// isSilence tells whether nobody answered. A control plane that cannot serve now says so with details.
-func isSilence(err error) bool {
-	code := status.Code(err)
-	return (code == codes.Unavailable || code == codes.DeadlineExceeded) && len(status.Convert(err).Details()) == 0
-}
 
 // errNoPoint means that no recovery point is what was asked for.
 var errNoPoint = errors.New("no recovery point is as old as that; `umbra points list` shows them all")
@@ -125,7 +105,7 @@ func errorText(err error) string {
 			text.WriteString(failureText(blocker))
 		}
 	case errors.As(err, &silence):
-		fmt.Fprintf(&text, "umbra: %v\n  what to do:\n    - See whether it runs there: systemctl status umbra-controlplane\n    - Say where it is: --server, UMBRA_SERVER, or server in the file of your settings\n", silence)
+		fmt.Fprintf(&text, "umbra: %v\n%s", silence, listText("what to do", silence.whatToDo()))
 	case errors.As(err, &answer): // as it was sent, without what it was wrapped in
 		fmt.Fprintf(&text, "umbra: %s\n%s", answer.GRPCStatus().Message(), detailsText(answer.GRPCStatus()))
 	default:
@@ -168,13 +148,13 @@ func failureText(failure *umbrav1.Failure) string {
 		}
 		text.WriteString("\n")
 	}
-	for _, part := range []struct {
-		title string
-		lines []string
-	}{{"possible causes", failure.GetPossibleCauses()}, {"what to do", failure.GetRecommendedActions()}} {
-		if len(part.lines) > 0 {
-			fmt.Fprintf(&text, "  %s:\n    - %s\n", part.title, strings.Join(part.lines, "\n    - "))
-		}
-	}
+	text.WriteString(listText("possible causes", failure.GetPossibleCauses()) + listText("what to do", failure.GetRecommendedActions()))
 	return text.String()
+}
+
+func listText(title string, lines []string) string {
+	if len(lines) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("  %s:\n    - %s\n", title, strings.Join(lines, "\n    - "))
 }

@@ -60,7 +60,11 @@ func newProgress(out io.Writer, redraws bool) *progress {
 	return &progress{out: out, redraws: redraws, shown: map[umbrav1.StepKind]string{}}
 }
 
-const clearLine = "\r\x1b[K"
+const (
+	clearLine = "\r\x1b[K"
+	// Between these a terminal cuts off what is wider than it is: of a line that was wrapped only the last row would be drawn over.
+	cutOff, wrap = "\x1b[?7l", "\x1b[?7h"
+)
 
 // show shows what has moved.
 func (p *progress) show(operation *umbrav1.Operation, v view) {
@@ -70,7 +74,7 @@ func (p *progress) show(operation *umbrav1.Operation, v view) {
 		}
 		running := step.GetState() == umbrav1.StepState_STEP_STATE_RUNNING
 		if p.redraws && running {
-			_, _ = fmt.Fprint(p.out, clearLine, stepText(step))
+			_, _ = fmt.Fprint(p.out, clearLine, cutOff, stepText(step), wrap)
 			continue
 		}
 		now := fmt.Sprint(step.GetState(), int(10*share(step.GetProgress())))

@@ -19,7 +19,7 @@ func (c *client) again(read func(heard func()) error) error {
 			wait.Reset()
 			last = c.clock.Now()
 		})
-		if status.Code(err) != codes.Unavailable || c.clock.Now().Sub(last) > c.timeout {
+		if status.Code(err) != codes.Unavailable || c.clock.Now().Sub(last) > c.connection.Timeout {
 			return err
 		}
 		if waitErr := c.clock.Wait(c.ctx, wait.NextBackOff()); waitErr != nil {

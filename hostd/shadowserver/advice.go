@@ -47,7 +47,8 @@ func adviceOn(reason umbrav1.ErrorReason) advice {
 	case umbrav1.ErrorReason_ERROR_REASON_STATE_NOT_ALLOWED:
 		return advice{codes.FailedPrecondition, nil, []string{adviseSupport}, false}
 	case umbrav1.ErrorReason_ERROR_REASON_NETWORK_MISSING, umbrav1.ErrorReason_ERROR_REASON_MEMORY_MISSING,
-		umbrav1.ErrorReason_ERROR_REASON_MACHINE_UNSUPPORTED, umbrav1.ErrorReason_ERROR_REASON_NO_SPACE:
+		umbrav1.ErrorReason_ERROR_REASON_MACHINE_UNSUPPORTED, umbrav1.ErrorReason_ERROR_REASON_NO_SPACE,
+		umbrav1.ErrorReason_ERROR_REASON_SERVER_NAME_TAKEN:
 		return adviceOnHost(reason)
 	case umbrav1.ErrorReason_ERROR_REASON_NO_RECOVERY_POINT, umbrav1.ErrorReason_ERROR_REASON_NOT_FOUND,
 		umbrav1.ErrorReason_ERROR_REASON_RECOVERY_POINT_DAMAGED, umbrav1.ErrorReason_ERROR_REASON_DISKS_CHANGED:
@@ -101,6 +102,13 @@ func adviceOnHost(reason umbrav1.ErrorReason) advice {
 			codes.FailedPrecondition,
 			[]string{"The shadow host has no network of that name, or it is not active", "The pair's policy does not map the main server's network"},
 			[]string{"Map the network in the pair's policy, or start it on the shadow host, and Failover again"},
+			true,
+		}
+	case umbrav1.ErrorReason_ERROR_REASON_SERVER_NAME_TAKEN:
+		return advice{
+			codes.FailedPrecondition,
+			[]string{"A server of that name or UUID was defined on the shadow host"},
+			[]string{"Rename or remove that server on the shadow host (virsh domrename, virsh undefine) and Failover again"},
 			true,
 		}
 	case umbrav1.ErrorReason_ERROR_REASON_MEMORY_MISSING:

@@ -77,7 +77,7 @@ func (w *worker) checkOthers(ctx context.Context, def definition, host hyperviso
 			continue
 		}
 		if s.Name == def.Name || strings.EqualFold(s.UUID, def.UUID) {
-			return refuse(umbrav1.ErrorReason_ERROR_REASON_HYPERVISOR,
+			return refuse(umbrav1.ErrorReason_ERROR_REASON_SERVER_NAME_TAKEN,
 				"the shadow host has another server %q of UUID %s, which is not the shadow of this pair", s.Name, s.UUID)
 		}
 	}

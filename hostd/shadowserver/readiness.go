@@ -16,18 +16,10 @@ import (
 // ConditionReady is the type of the condition that says whether a failover would work now.
 const ConditionReady = "ReadyForFailover"
 
-// The reasons of ConditionReady.
+// The reasons of ConditionReady that are no umbrav1.ErrorReason. Of those it has the name, without the prefix.
 const (
-	ReasonReady              = "Ready"
-	ReasonNoRecoveryPoint    = "NoRecoveryPoint"
-	ReasonPointDamaged       = "RecoveryPointDamaged"
-	ReasonNetworkMissing     = "NetworkMissing"
-	ReasonMemoryMissing      = "MemoryMissing"
-	ReasonMachineUnsupported = "MachineUnsupported"
-	ReasonDisksChanged       = "DisksChanged"
-	ReasonServerExists       = "ServerExists"
-	ReasonNoSpace            = "NoSpace"
-	ReasonUnknown            = "CheckFailed"
+	ReasonReady   = "READY"
+	ReasonUnknown = "CHECK_FAILED"
 )
 
 // checkReadiness finds out whether a failover to the newest point would work, when it is time to or when the first
@@ -122,27 +114,6 @@ func condition(notes string, err error) *umbrav1.Condition {
 		c.Status, c.Reason = umbrav1.ConditionStatus_CONDITION_STATUS_UNKNOWN, ReasonUnknown
 		return c
 	}
-	c.Reason = readinessReason(known.reason)
+	c.Reason = strings.TrimPrefix(known.reason.String(), "ERROR_REASON_")
 	return c
-}
-
-func readinessReason(reason umbrav1.ErrorReason) string {
-	switch reason {
-	case umbrav1.ErrorReason_ERROR_REASON_NO_RECOVERY_POINT:
-		return ReasonNoRecoveryPoint
-	case umbrav1.ErrorReason_ERROR_REASON_RECOVERY_POINT_DAMAGED:
-		return ReasonPointDamaged
-	case umbrav1.ErrorReason_ERROR_REASON_NETWORK_MISSING:
-		return ReasonNetworkMissing
-	case umbrav1.ErrorReason_ERROR_REASON_MEMORY_MISSING:
-		return ReasonMemoryMissing
-	case umbrav1.ErrorReason_ERROR_REASON_DISKS_CHANGED:
-		return ReasonDisksChanged
-	case umbrav1.ErrorReason_ERROR_REASON_HYPERVISOR:
-		return ReasonServerExists
-	case umbrav1.ErrorReason_ERROR_REASON_NO_SPACE:
-		return ReasonNoSpace
-	default:
-		return ReasonMachineUnsupported
-	}
 }

@@ -153,7 +153,7 @@ func TestWhatStopsAFailover(t *testing.T) {
 			},
 		},
 		"a foreign server of that name": {
-			points: 1, reason: umbrav1.ErrorReason_ERROR_REASON_HYPERVISOR, step: umbrav1.StepKind_STEP_KIND_DEFINE_SERVER, message: "not the shadow of this pair",
+			points: 1, reason: umbrav1.ErrorReason_ERROR_REASON_SERVER_NAME_TAKEN, step: umbrav1.StepKind_STEP_KIND_DEFINE_SERVER, message: "not the shadow of this pair",
 			arrange: func(w *world, _ *umbrav1.ShadowAssignment) {
 				w.target.servers[serverName] = &fakeServer{uuid: "f0", power: hypervisor.PowerRunning, disks: []hypervisor.Disk{{Source: "/x"}}}
 			},
@@ -287,17 +287,17 @@ func TestReadinessSaysWhyAFailoverWouldNotWork(t *testing.T) {
 				return len(c) == 1 && c[0].GetType() == ConditionReady && c[0].GetReason() == want && c[0].GetLastTransitionTime() != nil
 			})
 		}
-		reason(ReasonNoRecoveryPoint)
+		reason("NO_RECOVERY_POINT")
 		w.addPoint(0)
 		l.role.Changed(pair)
 		reason(ReasonReady)
 		set := func(change func()) { w.target.mu.Lock(); defer w.target.mu.Unlock(); change() }
 		set(func() { w.target.host.Networks = nil })
-		reason(ReasonNetworkMissing)
+		reason("NETWORK_MISSING")
 		set(func() { w.target.host.Networks = []string{"lan"}; w.target.host.MemoryFreeBytes = 1 })
-		reason(ReasonMemoryMissing)
+		reason("MEMORY_MISSING")
 		set(func() { w.target.host.MemoryFreeBytes = 4 << 30; w.target.cannotRun = context.Canceled })
-		reason(ReasonMachineUnsupported)
+		reason("MACHINE_UNSUPPORTED")
 		set(func() { w.target.cannotRun = nil })
 		reason(ReasonReady)
 	})

@@ -145,7 +145,7 @@ const (
 	ErrorReason_ERROR_REASON_PERMISSION_DENIED ErrorReason = 29
 	// Changes of a disk are not tracked, so each cycle reads all of it.
 	ErrorReason_ERROR_REASON_CHANGES_NOT_TRACKED ErrorReason = 30
-	// The shadow host has a server of that name.
+	// The shadow host has a server of that name or UUID that is none of the pair's.
 	ErrorReason_ERROR_REASON_SERVER_NAME_TAKEN ErrorReason = 31
 	// The caller shows neither a certificate nor a token that is valid.
 	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 32
