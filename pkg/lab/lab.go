@@ -127,6 +127,16 @@ func (l *Lab) Down(ctx context.Context) error {
 			return fmt.Errorf("remove the files of %s: %w", m.Name, err)
 		}
 	}
+	// A control plane whose power was cut leaves its socket.
+	sockets, err := filepath.Glob(filepath.Join(l.config.Dir, "*.sock"))
+	if err != nil {
+		return fmt.Errorf("look for sockets in %s: %w", l.config.Dir, err)
+	}
+	for _, socket := range sockets {
+		if err := os.Remove(socket); err != nil {
+			return fmt.Errorf("remove the socket of a program: %w", err)
+		}
+	}
 	// The folder may hold things of its owner's, and then it stays.
 	_ = os.Remove(l.config.Dir)
 	return nil
