@@ -85,13 +85,14 @@ sleep infinity & wait`
 
 // powerOn starts the machine's first process. Like a real computer's, its /run is empty then.
 func (m *Machine) powerOn(ctx context.Context) error {
+	// The first to ask makes the trial, which may have to fetch a kernel before. That is no part of the step.
+	accelerator, err := m.lab.Accelerator(ctx)
+	if err != nil {
+		return fmt.Errorf("power on %s: %w", m.Name, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	if err := os.RemoveAll(filepath.Join(m.Dir, "run")); err != nil {
-		return fmt.Errorf("power on %s: %w", m.Name, err)
-	}
-	accelerator, err := m.lab.Accelerator(ctx)
-	if err != nil {
 		return fmt.Errorf("power on %s: %w", m.Name, err)
 	}
 	dev := filepath.Join(m.Dir, "dev")
