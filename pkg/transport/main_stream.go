@@ -65,8 +65,8 @@ func (s *MainStream) NewBuffer(clusters int) *Buffer { return s.pools.get(cluste
 // SendClusters sends the first len(sums) clusters of the buffer, as the clusters of the disk from first on. A last cluster that
 // the disk fills in part must be padded with zeros, and its checksum be that of the padded cluster. The buffer is the
 // stream's afterwards, whatever is returned. It waits while the way to the shadow is full. The first call opens the data
-// connection, if the shadow host takes one. Errors: ErrTooLarge or ErrFrame
-// for what cannot be a frame; io.EOF when the stream has ended, and then Recv has the reason.
+// connection, if the shadow host takes one. Errors: ErrTooLarge or ErrFrame for what cannot be a frame; io.EOF when the stream
+// has ended, and then Recv has the reason.
 func (s *MainStream) SendClusters(disk uint32, first uint64, sums []Sum, b *Buffer) error {
 	f, err := b.seal(disk, first, sums)
 	if err != nil {
@@ -185,9 +185,7 @@ func (s *MainStream) Recv() (*umbrav1.ShadowMessage, error) {
 // CloseSend says that nothing more will be sent. It must not run beside a send.
 func (s *MainStream) CloseSend() error {
 	if s.data != nil {
-		if err := s.write(switchFrame()); err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
+		_ = s.write(switchFrame()) // if that fails, Recv says so
 		s.data = nil
 	}
 	if err := s.grpc.CloseSend(); err != nil {
