@@ -16,20 +16,7 @@ func BenchmarkStream(b *testing.B) {
 }
 
 func benchmarkStream(b *testing.B, w way) {
-	conn := serve(b, w, func(s *transport.ShadowStream) error {
-		for {
-			r, err := s.Recv()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if r.Clusters != nil {
-				r.Clusters.Release()
-			}
-		}
-	})
+	conn := serve(b, w, drain)
 	s := openStream(b, conn)
 	b.SetBytes(transport.FrameClusters * transport.ClusterBytes)
 	b.ReportAllocs()
