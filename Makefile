@@ -63,6 +63,10 @@ package-check: package ## Install, upgrade and remove the packages on a clean De
 docs-check: packages package ## Carry out docs/first-protection.md on two lab hosts, command by command (root)
 	.ci/docs-check
 
+.PHONY: apparmor-check
+apparmor-check: packages build ## Replicate and fail over under libvirt's AppArmor, in a virtual machine (root)
+	.ci/apparmor-check
+
 # The last tag; before there is one, a commit that is some way back.
 upgrade-check: FROM ?= $(or $(shell git describe --tags --abbrev=0 2>/dev/null),a57d19e)
 .PHONY: upgrade-check

@@ -113,8 +113,8 @@ type BackupRequest struct {
 	Since string
 	// Disks are the target names. Disks that track no changes get no checkpoint and no bitmap.
 	Disks []string
-	// RunDir is an existing folder of the pair's own for the NBD socket and scratch files. The call gives it to the user that
-	// servers run as. Its path is short enough for a socket (108 bytes).
+	// RunDir is an existing folder of the pair's own for scratch files, and for the NBD socket where the hypervisor has no better
+	// place. The call gives it to the user that servers run as. Its path is short enough for a socket (108 bytes).
 	RunDir string
 	// FreezeBudget is how long file systems may stay frozen around the moment of the backup. 0 means no freeze.
 	FreezeBudget time.Duration

@@ -20,7 +20,8 @@ const bitmapContext = "qemu:dirty-bitmap:"
 type backupPlan struct {
 	checkpoint string // "" when no disk of the job tracks changes
 	since      string
-	runDir     string
+	runDir     string // for scratch files
+	socketDir  string
 	disks      []plannedDisk // all disks of the server
 }
 
@@ -41,7 +42,7 @@ func (h *Hypervisor) planBackup(ctx context.Context, dom rpc.Domain, req hypervi
 	if err != nil {
 		return backupPlan{}, err
 	}
-	plan := backupPlan{since: req.Since, runDir: req.RunDir}
+	plan := backupPlan{since: req.Since, runDir: req.RunDir, socketDir: socketDir(serversDir, dom, req.RunDir)}
 	for _, disk := range disksOf(definition) {
 		planned := plannedDisk{Disk: disk, backedUp: slices.Contains(req.Disks, disk.Target)}
 		if planned.backedUp && disk.TracksChanges {
@@ -106,7 +107,7 @@ func (h *Hypervisor) diskSize(ctx context.Context, dom rpc.Domain, target string
 	})
 }
 
-func (p backupPlan) socket() string { return filepath.Join(p.runDir, socketName) }
+func (p backupPlan) socket() string { return filepath.Join(p.socketDir, socketName) }
 
 func (p backupPlan) scratch(target string) string {
 	return filepath.Join(p.runDir, scratchPrefix+target+scratchSuffix)

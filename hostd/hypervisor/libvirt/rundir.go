@@ -23,7 +23,7 @@ const (
 )
 
 // prepareRunDir removes what an earlier job left in the folder and gives it to the user that servers run as, whose QEMU
-// makes the socket in it.
+// writes scratch files in it and may make the socket there.
 func (h *Hypervisor) prepareRunDir(ctx context.Context, runDir string) error {
 	if path := filepath.Join(runDir, socketName); len(path) > socketPathMax {
 		return fmt.Errorf("path %q is longer than the %d bytes that a socket can have", path, socketPathMax)
