@@ -60,11 +60,16 @@ func (t *tickets) redeem(k ticket, conn net.Conn) {
 	arrived <- conn
 }
 
-// withdraw makes the ticket count no more.
-func (t *tickets) withdraw(k ticket) {
+// withdraw makes the ticket count no more, and closes the connection that came by it if nobody has taken that.
+func (t *tickets) withdraw(k ticket, arrived <-chan net.Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.waiting, k)
+	select {
+	case conn := <-arrived:
+		_ = conn.Close()
+	default:
+	}
 }
 
 // telling are credentials that, once a connection is secure, tell data connections from gRPC's.

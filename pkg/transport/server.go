@@ -36,7 +36,7 @@ func NewServer(secure credentials.TransportCredentials, h Handler, options ...gr
 // gRPC's RecvMsg, which returns only once this function has.
 func serveStream(stream grpc.ServerStream, given *tickets, h Handler) error {
 	ticket, arrived := given.give()
-	defer given.withdraw(ticket)
+	defer given.withdraw(ticket, arrived)
 	if err := stream.SendHeader(metadata.Pairs(ticketKey, string(ticket[:]))); err != nil {
 		return fmt.Errorf("naming the data connection: %w", err)
 	}
