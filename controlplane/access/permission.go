@@ -1,5 +1,7 @@
 package access
 
+import "slices"
+
 // Permission is what a method needs of its caller.
 type Permission int
 
@@ -46,12 +48,10 @@ func (p Permission) whoHas() string {
 
 // ParseRole reads a role.
 func ParseRole(word string) (Role, bool) {
-	switch role := Role(word); role {
-	case Viewer, Operator, Administrator:
+	if role := Role(word); slices.Contains(roles, role) {
 		return role, true
-	default:
-		return "", false
 	}
+	return "", false
 }
 
 func (r Role) grants(needs Permission) bool {

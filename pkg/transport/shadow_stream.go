@@ -90,12 +90,8 @@ func (s *ShadowStream) follow(g *gather, byGRPC source) error {
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(s.grpc.Context(), func() { _ = conn.Close() })
-	defer func() {
-		if stop() {
-			_ = conn.Close()
-		}
-	}()
+	defer func() { _ = conn.Close() }()
+	defer context.AfterFunc(s.grpc.Context(), func() { _ = conn.Close() })()
 	if err := s.frames(g, newFromConnection(s.grpc.Context(), conn)); err != nil {
 		return err
 	}

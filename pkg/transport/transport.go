@@ -32,9 +32,9 @@
 //	16  count     8 bytes   clusters; in a control frame the bytes of the message; 0 in a switch frame
 //
 // A control frame goes on with the message: MainMessage from the main side, ShadowMessage from the shadow side. A clusters
-// frame goes on with count checksums of 16 bytes (XXH3-128, big endian) and count times 64 KiB of data. A zeros
-// frame and a switch frame end with their header. Only control frames travel from the shadow side to the main side. A last cluster that the disk fills in part
-// is padded with zeros, and its checksum is that of the padded cluster.
+// frame goes on with count checksums of 16 bytes (XXH3-128, big endian) and count times 64 KiB of data. A zeros frame and a
+// switch frame end with their header. Only control frames travel from the shadow side to the main side. A last cluster that the
+// disk fills in part is padded with zeros, and its checksum is that of the padded cluster.
 package transport
 
 import (
