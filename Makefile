@@ -41,7 +41,7 @@ VALIDATE_PROTO := $(PROTO_DEPS)/protovalidate/buf/validate/validate.proto
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
 build: ## Build the commands into build/bin
@@ -63,9 +63,10 @@ package-check: package ## Install, upgrade and remove the packages on a clean De
 docs-check: packages package ## Carry out docs/first-protection.md on two lab hosts, command by command (root)
 	.ci/docs-check
 
-.PHONY: apparmor-check
-apparmor-check: packages build ## Replicate and fail over under libvirt's AppArmor, in a virtual machine (root)
-	.ci/apparmor-check
+.PHONY: confinement-check
+confinement-check: packages build ## Replicate and fail over under libvirt's AppArmor and SELinux, in virtual machines (root)
+	.ci/confinement-check apparmor
+	.ci/confinement-check selinux
 
 # The last tag; before there is one, a commit that is some way back.
 upgrade-check: FROM ?= $(or $(shell git describe --tags --abbrev=0 2>/dev/null),a57d19e)
