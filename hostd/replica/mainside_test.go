@@ -101,7 +101,7 @@ func (m *mainSide) data(disk uint32, first int, content []byte) {
 
 func sendData(s *transport.MainStream, disk uint32, first int, content []byte) error {
 	for len(content) > 0 {
-		b := s.NewBuffer(transport.FrameClusters)
+		b := s.NewBuffer(transport.FrameClustersMax)
 		clear(b.Data())
 		n := copy(b.Data(), content)
 		content = content[n:]

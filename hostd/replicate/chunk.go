@@ -9,9 +9,11 @@ import (
 )
 
 const (
-	// chunkClusters is how much is read and sent at once: 256 KiB.
-	chunkClusters = transport.FrameClusters
-	chunkBytes    = chunkClusters * clusterBytes
+	// chunkClustersMax is how much is read and sent at once at full speed: 1 MiB, since a disk does few large reads sooner than
+	// many small ones.
+	chunkClustersMax = transport.FrameClustersMax
+	// chunkClustersSparing is how much while the server's own requests may have to wait behind it: 256 KiB.
+	chunkClustersSparing = 4
 )
 
 var (
@@ -25,12 +27,12 @@ type chunk struct {
 	disk int
 	span
 	kind    chunkKind
-	compare bool                         // clusters that the shadow holds already are not sent
-	buffer  *transport.Buffer            // of kind chunkRead, until it is sent
-	data    []byte                       // of kind chunkRead: whole clusters, padded with zeros
-	sums    [chunkClusters]transport.Sum // of kind chunkRead
-	err     error                        // why it could not be read
-	ready   chan struct{}                // of kind chunkRead: closed when data, sums and err are set
+	compare bool                            // clusters that the shadow holds already are not sent
+	buffer  *transport.Buffer               // of kind chunkRead, until it is sent
+	data    []byte                          // of kind chunkRead: whole clusters, padded with zeros
+	sums    [chunkClustersMax]transport.Sum // of kind chunkRead
+	err     error                           // why it could not be read
+	ready   chan struct{}                   // of kind chunkRead: closed when data, sums and err are set
 }
 
 type chunkKind uint8

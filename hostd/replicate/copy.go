@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// chunksMax bounds the chunks between the first reader and the stream, so the memory of a job: 32 × 256 KiB.
-	chunksMax = 32
+	// chunksMax bounds the chunks between the first reader and the stream, so the memory of a job: 16 × 1 MiB.
+	chunksMax = 16
 	// coverageBytes and coverageTime are how often the shadow is told what is covered, whichever comes first.
 	coverageBytes = 1 << 30
 	coverageTime  = 10 * time.Second
@@ -105,7 +105,7 @@ func (c *copier) run(ctx context.Context, produce func(context.Context, emitter)
 func (c *copier) emit(ctx context.Context, ch *chunk, ordered, reads chan<- *chunk) error {
 	if ch.kind == chunkRead {
 		ch.ready = make(chan struct{})
-		ch.buffer = c.link.stream.NewBuffer(chunkClusters)
+		ch.buffer = c.link.stream.NewBuffer(max(int(ch.clusters()), chunkClustersSparing))
 		ch.data = ch.buffer.Data()[:ch.clusters()*clusterBytes]
 	}
 	select {

@@ -15,9 +15,9 @@ import (
 
 const (
 	// readsInFlight is how many chunks of a job are read at once, if each read has a weight of 1.
-	readsInFlight = 16
+	readsInFlight = 8
 	// incrementWeight leaves 4 reads in flight: an increment is made beside the server's writes, which wait behind them.
-	incrementWeight = 4
+	incrementWeight = 2
 	// turnTime is for how long a copy that spares the server reads before it rests.
 	turnTime = 200 * time.Millisecond
 	// restMin is how long it rests at least while the server does I/O, to learn what that takes undisturbed.
@@ -73,6 +73,14 @@ func (c *ioControl) read(ctx context.Context, do func()) error {
 	defer c.rest.Release(1)
 	do()
 	return nil
+}
+
+// chunkClusters is how much a read is to take.
+func (c *ioControl) chunkClusters() uint64 {
+	if c.weight.Load() == 1 {
+		return chunkClustersMax
+	}
+	return chunkClustersSparing
 }
 
 // run lets the copy read and rest in turn until ctx ends.

@@ -132,7 +132,7 @@ func (c *copier) produceSpan(ctx context.Context, disk int, s span, compare bool
 			}
 			continue
 		}
-		for _, p := range pieces(it.span, chunkClusters) {
+		for _, p := range pieces(it.span, c.io.chunkClusters()) {
 			if err := emit(&chunk{disk: disk, span: p, kind: chunkRead, compare: compare}); err != nil {
 				return err
 			}

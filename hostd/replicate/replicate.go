@@ -16,7 +16,7 @@
 //     when its role returns.
 //   - A server is started only after the control plane has confirmed its role (Config.Confirmed).
 //   - A cycle leaves no backup job behind, whatever way it ends, as long as the hypervisor answers.
-//   - Memory of a cycle is bounded: 32 chunks of 256 KiB, 3 windows of checksums, and one bit for each cluster of the disks.
+//   - Memory of a cycle is bounded: 16 chunks of 1 MiB, 3 windows of checksums, and one bit for each cluster of the disks.
 package replicate
 
 import (
@@ -173,6 +173,9 @@ func (r *Replicator) Run(ctx context.Context) error {
 		team.assign(ctx, set)
 	}
 }
+
+// limitBurstBytes is how much may leave at once within the limit.
+const limitBurstBytes = 4 * clusterBytes
 
 // limit is the policy's bandwidth limit.
 func limit(a *umbrav1.Assignment) rate.Limit {

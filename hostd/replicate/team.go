@@ -70,7 +70,7 @@ func (t *team) begin(ctx context.Context, a *umbrav1.Assignment) {
 	w := &worker{
 		cfg: cfg, pair: pair, shared: t.replicator.shared, desired: newDesired(a),
 		status:  &status{clock: cfg.Clock, report: cfg.Report},
-		limiter: rate.NewLimiter(limit(a), chunkBytes), traffic: t.replicator.shared.figures.of(pair),
+		limiter: rate.NewLimiter(limit(a), limitBurstBytes), traffic: t.replicator.shared.figures.of(pair),
 	}
 	w.log = telemetry.AboutPair(cfg.Log, pair, func() telemetry.Subject {
 		newest := w.desired.current()

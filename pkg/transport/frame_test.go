@@ -22,7 +22,7 @@ func rawBytes(f *rawFrame, err error) []byte {
 
 func clustersBytes(n int) []byte {
 	var pool sync.Pool
-	b := newBuffer(FrameClusters, &pool)
+	b := newBuffer(FrameClustersMax, &pool)
 	for i := range b.Data() {
 		b.Data()[i] = byte(i >> 16)
 	}

@@ -59,7 +59,7 @@ func (s *MainStream) SendControl(m *umbrav1.MainMessage) error {
 }
 
 // NewBuffer returns a pooled buffer for so many clusters, from 1 to FrameClustersMax; other counts get the nearest.
-// FrameClusters is a good count. Safe for concurrent use.
+// Safe for concurrent use.
 func (s *MainStream) NewBuffer(clusters int) *Buffer { return s.pools.get(clusters) }
 
 // SendClusters sends the first len(sums) clusters of the buffer, as the clusters of the disk from first on. A last cluster that

@@ -18,19 +18,19 @@ func BenchmarkStream(b *testing.B) {
 func benchmarkStream(b *testing.B, w way) {
 	conn := serve(b, w, drain)
 	s := openStream(b, conn)
-	b.SetBytes(transport.FrameClusters * transport.ClusterBytes)
+	b.SetBytes(transport.FrameClustersMax * transport.ClusterBytes)
 	b.ReportAllocs()
 	first := uint64(0)
-	sums := make([]transport.Sum, transport.FrameClusters)
+	sums := make([]transport.Sum, transport.FrameClustersMax)
 	for b.Loop() {
-		buffer := s.NewBuffer(transport.FrameClusters)
+		buffer := s.NewBuffer(transport.FrameClustersMax)
 		for i := range sums {
 			sums[i] = transport.SumOf(buffer.Data()[i*transport.ClusterBytes:][:transport.ClusterBytes])
 		}
 		if err := s.SendClusters(0, first, sums, buffer); err != nil {
 			b.Fatal(err)
 		}
-		first += transport.FrameClusters
+		first += transport.FrameClustersMax
 	}
 	if err := s.CloseSend(); err != nil {
 		b.Fatal(err)

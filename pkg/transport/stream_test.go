@@ -31,7 +31,7 @@ func stored(id string) *umbrav1.ShadowMessage {
 
 // sendClusters sends clusters whose content follows from seed, and returns their description.
 func sendClusters(s *transport.MainStream, disk uint32, first uint64, n int, seed uint64) ([]string, error) {
-	b := s.NewBuffer(transport.FrameClusters)
+	b := s.NewBuffer(transport.FrameClustersMax)
 	random := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(n)})
 	sums := make([]transport.Sum, n)
 	var sent []string
@@ -102,7 +102,7 @@ func TestWhatIsSentArrivesOnceAndInOrder(t *testing.T) {
 					next += 3
 					fallthrough
 				default:
-					n := rapid.IntRange(1, transport.FrameClusters).Draw(t, "clusters")
+					n := rapid.IntRange(1, transport.FrameClustersMax).Draw(t, "clusters")
 					what, err = sendClusters(s, disk, next, n, uint64(i))
 					next += uint64(n)
 				}

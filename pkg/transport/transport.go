@@ -49,9 +49,7 @@ import (
 const (
 	// ClusterBytes is the unit of disk data.
 	ClusterBytes = 64 << 10
-	// FrameClusters is how many clusters a sender should put into one frame: 256 KiB.
-	FrameClusters = 4
-	// FrameClustersMax is how many it may put into one.
+	// FrameClustersMax is how many clusters one frame holds at most: 1 MiB.
 	FrameClustersMax = 16
 	// ControlBytesMax bounds the encoded size of a control message. Server XML and UEFI variables are the largest.
 	ControlBytesMax = 16 << 20
