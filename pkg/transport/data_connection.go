@@ -138,11 +138,13 @@ func (c *Conn) openData(ctx context.Context, ticket string) (net.Conn, error) {
 		_ = raw.Close()
 		return nil, err
 	}
-	conn, _, err := c.dialer.Credentials.ClientHandshake(ctx, c.address, raw)
+	below := &belowTLS{Conn: raw}
+	conn, _, err := c.dialer.Credentials.ClientHandshake(ctx, c.address, below)
 	if err != nil {
 		_ = raw.Close()
 		return nil, fmt.Errorf("handshake: %w", err)
 	}
+	conn = newBatched(conn, below)
 	if _, err := io.WriteString(conn, preface+ticket); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("showing the ticket: %w", err)
