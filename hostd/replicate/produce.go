@@ -14,14 +14,14 @@ const (
 
 	contextAllocation = "base:allocation"
 
-	// firstReadBytes: glibc's allocator gives a freed block back to the kernel, and has it mapped and cleared anew the next time, unless a
-	// larger one was freed before (mallopt(3), M_MMAP_THRESHOLD). QEMU allocates each read's buffer, so this one makes it keep those of all that
-	// follow, which are fewer bytes: a sixth of two processors' time of a full copy.
+	// firstReadBytes is more than any read that follows takes. QEMU allocates a buffer for each read, and glibc gives a freed one back to the
+	// kernel, which maps and clears the next one page by page, unless a larger one was freed before (mallopt(3), M_MMAP_THRESHOLD):
+	// without this read, a sixth of two processors' time of a full copy.
 	firstReadBytes = 16 << 20
 )
 
-// readOnce has the source read much at once, and drops it.
-func (c *copier) readOnce(ctx context.Context) error {
+// readMuch reads firstReadBytes of a disk at once, if there is so much to copy, and drops them.
+func (c *copier) readMuch(ctx context.Context) error {
 	for _, e := range c.exports {
 		if (e.clusters()-e.start)*clusterBytes < 2*firstReadBytes {
 			continue
@@ -85,7 +85,7 @@ func (c *copier) produceChanges(ctx context.Context, sets []*dirtySet, emit emit
 
 // produceRest plans phase 2: everything that is not covered, in order.
 func (c *copier) produceRest(ctx context.Context, emit emitter) error {
-	if err := c.readOnce(ctx); err != nil {
+	if err := c.readMuch(ctx); err != nil {
 		return err
 	}
 	m := &marks{at: c.clock.Now()}
@@ -154,10 +154,12 @@ func (c *copier) produceSpan(ctx context.Context, disk int, s span, compare bool
 			}
 			continue
 		}
-		for _, p := range pieces(it.span, c.io.chunkClusters()) {
+		for from := it.from; from < it.to; {
+			p := span{from, min(it.to, from+c.io.chunkClusters())}
 			if err := emit(&chunk{disk: disk, span: p, kind: chunkRead, compare: compare}); err != nil {
 				return err
 			}
+			from = p.to
 		}
 	}
 	return nil
