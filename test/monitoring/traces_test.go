@@ -58,7 +58,8 @@ func TestAFailoverAndItsCommitAreOneTraceAcrossControlPlaneAndHosts(t *testing.T
 	spans.untilHas(t, protecting, fromPlane+": umbra.v1.ProtectionService/CreateDRPair", fromHost+": replication cycle", fromHost+": store recovery point")
 
 	failover := plane.failoverTraced(t, failing)
-	<-gate.reached // the shadow host is at it; now the control plane is lost
+	<-gate.reached // the shadow host is at it; now the control plane is lost, with what it has not sent
+	spans.untilHas(t, failing, fromPlane+": umbra.v1.FailoverService/Failover")
 	plane.kill()
 	plane.run(t, "--traces")
 	close(gate.open)
@@ -70,7 +71,7 @@ func TestAFailoverAndItsCommitAreOneTraceAcrossControlPlaneAndHosts(t *testing.T
 		failover: {"stop replication", "fence main", "prepare disks", "define server", "start server", "verify server"},
 		commit:   {"flatten disks", "delete recovery points"},
 	}
-	wanted := []string{fromPlane + ": failover", fromPlane + ": commit failover"}
+	wanted := []string{fromPlane + ": failover", fromPlane + ": umbra.v1.FailoverService/CommitFailover", fromPlane + ": commit failover"}
 	for _, names := range steps {
 		for _, name := range names {
 			wanted = append(wanted, fromPlane+": "+name, fromHost+": "+name)
