@@ -17,7 +17,7 @@ const (
 	// firstReadBytes is more than any read that follows takes. QEMU allocates a buffer for each read, and glibc gives a freed one back to the
 	// kernel, which maps and clears the next one page by page, unless a larger one was freed before (mallopt(3), M_MMAP_THRESHOLD):
 	// without this read, a sixth of two processors' time of a full copy.
-	firstReadBytes = 16 << 20
+	firstReadBytes = 8 << 20
 )
 
 // readMuch reads firstReadBytes of a disk at once, if there is so much to copy, and drops them.

@@ -48,8 +48,7 @@ func decode(frame []byte, pieces int) (again []byte, err error) {
 	h.put(again)
 	switch h.kind {
 	case frameClusters:
-		var pool sync.Pool
-		g := gather{pool: &pool}
+		g := gather{pools: &gatherPools{}}
 		if err := g.add(h, r); err != nil {
 			return nil, err
 		}

@@ -3,13 +3,13 @@ package transport
 import (
 	"fmt"
 	"io"
-	"sync"
 )
 
 // gather collects the data of frames that continue one another.
 type gather struct {
-	pool *sync.Pool
-	c    *Clusters // nil when there is nothing
+	pools *gatherPools
+	c     *Clusters // nil when there is nothing
+	large bool      // whether the next is of gatherClustersMax
 }
 
 // takes says whether the frame's clusters continue what is here, and fit.
@@ -18,14 +18,14 @@ func (g *gather) takes(h header) bool {
 		return true
 	}
 	n := uint64(len(g.c.Sums))
-	return g.c.Disk == h.disk && g.c.First+n == h.first && n+h.count <= GatherClusters
+	return g.c.Disk == h.disk && g.c.First+n == h.first && n+h.count <= uint64(cap(g.c.Sums))
 }
 
 // add reads a frame's clusters and verifies them while they are in the processor's cache. takes must have
 // said yes.
 func (g *gather) add(h header, r io.Reader) error {
 	if g.c == nil {
-		g.c = newClusters(g.pool)
+		g.c = g.pools.get(g.large)
 		g.c.Disk, g.c.First = h.disk, h.first
 	}
 	var sums [FrameClustersMax * sumBytes]byte
@@ -49,11 +49,14 @@ func (g *gather) add(h header, r io.Reader) error {
 }
 
 // full says that nothing more fits.
-func (g *gather) full() bool { return g.c != nil && len(g.c.Sums) == GatherClusters }
+func (g *gather) full() bool { return g.c != nil && len(g.c.Sums) == cap(g.c.Sums) }
 
 // take returns what is here, nil if nothing is, and begins anew.
 func (g *gather) take() *Clusters {
 	c := g.c
+	if c != nil {
+		g.large = len(c.Sums) > gatherClustersMin/2
+	}
 	g.c = nil
 	return c
 }

@@ -6,8 +6,13 @@ import (
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
 
-// GatherClusters is how many clusters one Received holds at most: 1 MiB, so that a disk gets large writes.
-const GatherClusters = 16
+// A Received holds at most gatherClustersMin clusters, 1 MiB, or gatherClustersMax, 4 MiB, when the one before it had more than half
+// of the former. A disk that is read and written at once takes one large write sooner than some smaller ones, and a stream of small
+// increments does without the memory.
+const (
+	gatherClustersMin = 16
+	gatherClustersMax = 64
+)
 
 // Received is one thing that the main side sent: exactly one of the fields is set.
 type Received struct {
@@ -44,10 +49,17 @@ type Zeros struct {
 	Count uint64
 }
 
-func newClusters(pool *sync.Pool) *Clusters {
+// gatherPools keep the memory of what was released, by its size.
+type gatherPools struct{ small, large sync.Pool }
+
+func (p *gatherPools) get(large bool) *Clusters {
+	pool, clusters := &p.small, gatherClustersMin
+	if large {
+		pool, clusters = &p.large, gatherClustersMax
+	}
 	c, ok := pool.Get().(*Clusters)
 	if !ok {
-		c = &Clusters{room: make([]byte, GatherClusters*ClusterBytes), Sums: make([]Sum, 0, GatherClusters)}
+		c = &Clusters{room: make([]byte, clusters*ClusterBytes), Sums: make([]Sum, 0, clusters)}
 	}
 	c.pool, c.Data = pool, c.room[:0]
 	return c

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -16,7 +15,7 @@ import (
 )
 
 // readyMax is how many Received wait, verified, for the one who stores them. With what is being gathered and what is being stored
-// it bounds a stream's memory to readyMax+2 times 1 MiB, beside gRPC's window.
+// it bounds a stream's memory to readyMax+2 times 4 MiB, beside gRPC's window.
 const readyMax = 2
 
 var errHandlerEnded = errors.New("the handler of the stream has returned")
@@ -26,13 +25,13 @@ var errHandlerEnded = errors.New("the handler of the stream has returned")
 type ShadowStream struct {
 	grpc    grpc.ServerStream
 	arrived <-chan net.Conn // the data connection, if the main side opens one
-	pool    sync.Pool
+	pools   gatherPools
 	ready   chan Received
 	done    chan struct{}
 	err     error // why ready was closed; written before
 }
 
-// Recv returns what the main side sent next. Data is held back until 1 MiB of consecutive clusters is there, or anything else
+// Recv returns what the main side sent next. Data is held back until 1 to 4 MiB of consecutive clusters are there, or anything else
 // was sent, or the main side closed: a control message is never behind data that was sent before it. Errors: io.EOF when
 // the main side closed, ErrFrame, ErrChecksum, or a gRPC status; all are final.
 func (s *ShadowStream) Recv() (Received, error) { return s.RecvContext(context.Background()) }
@@ -71,7 +70,7 @@ func (s *ShadowStream) Context() context.Context { return s.grpc.Context() }
 // verify receives, verifies and gathers, beside the goroutine that stores. It ends when the stream does.
 func (s *ShadowStream) verify() {
 	defer close(s.ready)
-	g := gather{pool: &s.pool}
+	g := gather{pools: &s.pools}
 	err := s.follow(&g, fromGRPC{s.grpc})
 	if errors.Is(err, io.EOF) {
 		if err = s.flush(&g); err == nil {
