@@ -9,7 +9,7 @@ import (
 type gather struct {
 	pools *gatherPools
 	c     *Clusters // nil when there is nothing
-	large bool      // whether the next is of gatherClustersMax
+	taken int       // clusters since the last message
 }
 
 // takes says whether the frame's clusters continue what is here, and fit.
@@ -25,7 +25,7 @@ func (g *gather) takes(h header) bool {
 // said yes.
 func (g *gather) add(h header, r io.Reader) error {
 	if g.c == nil {
-		g.c = g.pools.get(g.large)
+		g.c = g.pools.get(g.taken >= muchClusters)
 		g.c.Disk, g.c.First = h.disk, h.first
 	}
 	var sums [FrameClustersMax * sumBytes]byte
@@ -55,7 +55,7 @@ func (g *gather) full() bool { return g.c != nil && len(g.c.Sums) == cap(g.c.Sum
 func (g *gather) take() *Clusters {
 	c := g.c
 	if c != nil {
-		g.large = len(c.Sums) > gatherClustersMin/2
+		g.taken += len(c.Sums)
 	}
 	g.c = nil
 	return c

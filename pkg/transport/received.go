@@ -6,12 +6,14 @@ import (
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
 )
 
-// A Received holds at most gatherClustersMin clusters, 1 MiB, or gatherClustersMax, 4 MiB, when the one before it had more than half
-// of the former. A disk that is read and written at once takes one large write sooner than some smaller ones, and a stream of small
-// increments does without the memory.
 const (
+	// gatherClustersMin is how many clusters a Received holds at most: 1 MiB.
 	gatherClustersMin = 16
-	gatherClustersMax = 64
+	// gatherClustersMax is how many it holds of a copy of much data: 8 MiB. A disk that is read and written at once takes one large write
+	// sooner than some smaller ones.
+	gatherClustersMax = 128
+	// muchClusters after the last message are much data: 64 MiB. A stream of increments does without the memory.
+	muchClusters = 1024
 )
 
 // Received is one thing that the main side sent: exactly one of the fields is set.

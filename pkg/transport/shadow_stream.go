@@ -15,8 +15,8 @@ import (
 )
 
 // readyMax is how many Received wait, verified, for the one who stores them. With what is being gathered and what is being stored
-// it bounds a stream's memory to readyMax+2 times 4 MiB, beside gRPC's window.
-const readyMax = 2
+// it bounds a stream's memory to readyMax+2 times 8 MiB, beside gRPC's window.
+const readyMax = 1
 
 var errHandlerEnded = errors.New("the handler of the stream has returned")
 
@@ -31,7 +31,7 @@ type ShadowStream struct {
 	err     error // why ready was closed; written before
 }
 
-// Recv returns what the main side sent next. Data is held back until 1 to 4 MiB of consecutive clusters are there, or anything else
+// Recv returns what the main side sent next. Data is held back until 1 to 8 MiB of consecutive clusters are there, or anything else
 // was sent, or the main side closed: a control message is never behind data that was sent before it. Errors: io.EOF when
 // the main side closed, ErrFrame, ErrChecksum, or a gRPC status; all are final.
 func (s *ShadowStream) Recv() (Received, error) { return s.RecvContext(context.Background()) }
@@ -147,6 +147,7 @@ func (s *ShadowStream) frame(g *gather, h header, r io.Reader) error {
 	case frameZeros:
 		return s.deliver(Received{Zeros: &Zeros{Disk: h.disk, First: h.first, Count: h.count}})
 	default:
+		g.taken = 0
 		m := &umbrav1.MainMessage{}
 		if err := readControl(h, r, m); err != nil {
 			return err

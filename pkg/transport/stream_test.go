@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -121,6 +122,54 @@ func TestWhatIsSentArrivesOnceAndInOrder(t *testing.T) {
 				t.Fatalf("sent\n%v\nreceived\n%v", sent, got)
 			}
 		})
+	})
+}
+
+func TestMuchDataArrivesInLargePiecesAndAnIncrementDoesNotTakeTheirMemory(t *testing.T) {
+	overEachWay(t, func(t *testing.T, w way) {
+		received := make(chan []int, 1)
+		conn := serve(t, w, func(s *transport.ShadowStream) error {
+			var pieces []int
+			for {
+				r, err := s.Recv()
+				if errors.Is(err, io.EOF) {
+					received <- pieces
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				if r.Clusters != nil {
+					pieces = append(pieces, len(r.Clusters.Sums))
+					r.Clusters.Release()
+				}
+			}
+		})
+		s, err := transport.Open(t.Context(), conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums := slices.Repeat([]transport.Sum{transport.SumOf(make([]byte, transport.ClusterBytes))}, 16)
+		for i := range uint64(82) {
+			if i == 80 {
+				err = s.SendControl(control(1))
+			}
+			b := s.NewBuffer(16)
+			clear(b.Data())
+			if err := errors.Join(err, s.SendClusters(0, i*16, sums, b)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		want := append(slices.Repeat([]int{16}, 64), 128, 128, 16, 16)
+		if got := <-received; !slices.Equal(got, want) {
+			t.Errorf("the pieces have %v clusters, not %v", got, want)
+		}
+		if _, err := s.Recv(); !errors.Is(err, io.EOF) {
+			t.Errorf("the stream ended with %v", err)
+		}
 	})
 }
 
