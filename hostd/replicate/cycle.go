@@ -186,13 +186,14 @@ func advanced(before, after []uint64) bool {
 	return a >= b+futileClusters
 }
 
-// complete makes the point. The job ends while the shadow stores it: it has all that it needs, and the guest's writes are held up no longer.
+// complete makes the point. The job ends before the shadow is asked for anything, which may have to wait behind data: the shadow has all
+// that it needs, and the guest's writes are held up no longer.
 func (s *session) complete(ctx context.Context, j *job) error {
 	w := s.worker
+	j.end(ctx)
 	err := s.link.control(&umbrav1.MainMessage{Message: &umbrav1.MainMessage_CompletePoint{
 		CompletePoint: &umbrav1.CompletePoint{},
 	}})
-	j.end(ctx)
 	if err != nil {
 		return err
 	}
