@@ -36,6 +36,21 @@ func TestEveryPointEqualsTheDisksAtItsMoment(t *testing.T) {
 	}
 }
 
+func TestABackupJobHasEndedBeforeItsPointIsAskedFor(t *testing.T) {
+	r := build(t, mib)
+	r.shadow.onPoint = func(checkpoint string) {
+		// The request may have waited long behind data, and scratch files fill while a job runs.
+		if r.source.jobRuns() {
+			t.Errorf("the job of checkpoint %s runs on while its point is stored", checkpoint)
+		}
+	}
+	r.start()
+	r.assign(nil)
+	for range 3 {
+		r.nextPoint()
+	}
+}
+
 func TestOldCheckpointsGoAndForeignOnesStay(t *testing.T) {
 	r := build(t, mib)
 	foreign := []string{"nightly", "umbra-p1x-1-5", "umbra-p1-1-x", "umbra-p2-1-5"}
