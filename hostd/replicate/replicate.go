@@ -16,7 +16,7 @@
 //     when its role returns.
 //   - A server is started only after the control plane has confirmed its role (Config.Confirmed).
 //   - A cycle leaves no backup job behind, whatever way it ends, as long as the hypervisor answers.
-//   - Memory of a cycle is bounded: 16 chunks of 1 MiB, one read of 16 MiB before a copy of whole disks, 3 windows of checksums, and one bit
+//   - Memory of a cycle is bounded: 16 chunks of 1 MiB, one read of 8 MiB before a copy of whole disks, 3 windows of checksums, and one bit
 //     for each cluster of the disks.
 package replicate
 

@@ -65,26 +65,31 @@ func describeAll(r transport.Received) []string {
 	return all
 }
 
+// collect is a handler that takes everything until the main side closes, and then hands over what of has made of it.
+func collect[T any](received chan<- []T, of func(transport.Received) []T) transport.Handler {
+	return func(s *transport.ShadowStream) error {
+		var all []T
+		for {
+			r, err := s.Recv()
+			if errors.Is(err, io.EOF) {
+				received <- all
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			all = append(all, of(r)...)
+			if r.Clusters != nil {
+				r.Clusters.Release()
+			}
+		}
+	}
+}
+
 func TestWhatIsSentArrivesOnceAndInOrder(t *testing.T) {
 	overEachWay(t, func(t *testing.T, w way) {
 		received := make(chan []string, 1)
-		conn := serve(t, w, func(s *transport.ShadowStream) error {
-			var all []string
-			for {
-				r, err := s.Recv()
-				if errors.Is(err, io.EOF) {
-					received <- all
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-				all = append(all, describeAll(r)...)
-				if r.Clusters != nil {
-					r.Clusters.Release()
-				}
-			}
-		})
+		conn := serve(t, w, collect(received, describeAll))
 		rapid.Check(t, func(t *rapid.T) {
 			s, err := transport.Open(context.Background(), conn)
 			if err != nil {
@@ -128,23 +133,12 @@ func TestWhatIsSentArrivesOnceAndInOrder(t *testing.T) {
 func TestMuchDataArrivesInLargePiecesAndAnIncrementDoesNotTakeTheirMemory(t *testing.T) {
 	overEachWay(t, func(t *testing.T, w way) {
 		received := make(chan []int, 1)
-		conn := serve(t, w, func(s *transport.ShadowStream) error {
-			var pieces []int
-			for {
-				r, err := s.Recv()
-				if errors.Is(err, io.EOF) {
-					received <- pieces
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-				if r.Clusters != nil {
-					pieces = append(pieces, len(r.Clusters.Sums))
-					r.Clusters.Release()
-				}
+		conn := serve(t, w, collect(received, func(r transport.Received) []int {
+			if r.Clusters == nil {
+				return nil
 			}
-		})
+			return []int{len(r.Clusters.Sums)}
+		}))
 		s, err := transport.Open(t.Context(), conn)
 		if err != nil {
 			t.Fatal(err)
