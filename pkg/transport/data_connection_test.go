@@ -83,7 +83,10 @@ func over(t *testing.T, n *network, w way, h transport.Handler) *transport.Conn 
 }
 
 // drain receives until the main side has closed.
-func drain(s *transport.ShadowStream) error {
+func drain(s *transport.ShadowStream) error { return each(s, func(transport.Received) {}) }
+
+// each receives until the main side has closed, and shows take what came.
+func each(s *transport.ShadowStream, take func(transport.Received)) error {
 	for {
 		r, err := s.Recv()
 		if errors.Is(err, io.EOF) {
@@ -92,6 +95,7 @@ func drain(s *transport.ShadowStream) error {
 		if err != nil {
 			return err
 		}
+		take(r)
 		if r.Clusters != nil {
 			r.Clusters.Release()
 		}

@@ -69,20 +69,11 @@ func describeAll(r transport.Received) []string {
 func collect[T any](received chan<- []T, of func(transport.Received) []T) transport.Handler {
 	return func(s *transport.ShadowStream) error {
 		var all []T
-		for {
-			r, err := s.Recv()
-			if errors.Is(err, io.EOF) {
-				received <- all
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			all = append(all, of(r)...)
-			if r.Clusters != nil {
-				r.Clusters.Release()
-			}
+		err := each(s, func(r transport.Received) { all = append(all, of(r)...) })
+		if err == nil {
+			received <- all
 		}
+		return err
 	}
 }
 
@@ -133,24 +124,22 @@ func TestWhatIsSentArrivesOnceAndInOrder(t *testing.T) {
 func TestMuchDataArrivesInLargePiecesAndAnIncrementDoesNotTakeTheirMemory(t *testing.T) {
 	overEachWay(t, func(t *testing.T, w way) {
 		received := make(chan []int, 1)
-		conn := serve(t, w, collect(received, func(r transport.Received) []int {
+		s := openStream(t, serve(t, w, collect(received, func(r transport.Received) []int {
 			if r.Clusters == nil {
 				return nil
 			}
 			return []int{len(r.Clusters.Sums)}
-		}))
-		s, err := transport.Open(t.Context(), conn)
-		if err != nil {
-			t.Fatal(err)
-		}
+		})))
 		sums := slices.Repeat([]transport.Sum{transport.SumOf(make([]byte, transport.ClusterBytes))}, 16)
 		for i := range uint64(82) {
 			if i == 80 {
-				err = s.SendControl(control(1))
+				if err := s.SendControl(control(1)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			b := s.NewBuffer(16)
 			clear(b.Data())
-			if err := errors.Join(err, s.SendClusters(0, i*16, sums, b)); err != nil {
+			if err := s.SendClusters(0, i*16, sums, b); err != nil {
 				t.Fatal(err)
 			}
 		}
