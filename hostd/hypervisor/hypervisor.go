@@ -173,10 +173,12 @@ type Source interface {
 	SetAutostart(ctx context.Context, server string, on bool) error
 }
 
-// BlockJob is a running block pull.
-type BlockJob struct {
+// DiskCopy is a running copy of a disk.
+type DiskCopy struct {
 	DoneBytes  int64
 	TotalBytes int64
+	// Complete: the copy holds all that the disk holds, and gets all that is written to it.
+	Complete bool
 }
 
 // Target is what the shadow role needs.
@@ -193,23 +195,18 @@ type Target interface {
 	Destroy(ctx context.Context, server string) error
 	// Undefine removes the definition, with NVRAM and checkpoint metadata. One that is not there is no error.
 	Undefine(ctx context.Context, server string) error
-	// CreateOverlay makes an empty qcow2 image of that virtual size that can be the active layer over a backing chain which the server's
-	// XML names. An existing file is an error. owner as in Host.
-	CreateOverlay(ctx context.Context, path string, sizeBytes int64) error
-	// PullStart begins to copy all backing data of the disk into its active layer. A running pull is no error; a disk with
-	// no backing file is ErrNotFound.
-	PullStart(ctx context.Context, server, disk string) error
-	// PullStatus tells how far it is, or ErrNotFound when no pull is running.
-	PullStatus(ctx context.Context, server, disk string) (BlockJob, error)
-	// Backed tells whether the disk of the running server still has a backing file. What a pull has copied is lost when the
-	// server crashes before its next Suspend.
-	Backed(ctx context.Context, server, disk string) (bool, error)
-	// SetRunTag puts a word on the run of a server, from its start to its end: a server that was started again has none. ""
-	// takes it away. ErrNotRunning when it is off.
-	SetRunTag(ctx context.Context, server, tag string) error
-	// RunTag is the word, or "".
-	RunTag(ctx context.Context, server string) (string, error)
-	// Suspend stops the guest of a running server, and has everything written out that was written or pulled to its disks. One that
+	// CreateImage makes an empty qcow2 image of that virtual size. It can be the active layer over a backing chain which the server's
+	// XML names, or what a disk is copied into. An existing file is an error. owner as in Host.
+	CreateImage(ctx context.Context, path string, sizeBytes int64) error
+	// CopyStart begins to copy a disk of a running server, with all that lies below its image, into the empty image at path. What the
+	// guest writes meanwhile goes to both; the server does not need the copy. A copy that runs is no error. It ends with the server's run.
+	CopyStart(ctx context.Context, server, disk, path string) error
+	// CopyStatus tells how far it is, or ErrNotFound when none is running.
+	CopyStatus(ctx context.Context, server, disk string) (DiskCopy, error)
+	// CopySwitch has the server go on with the copy instead of the disk, in its definition too, and ends the copying. What the copy holds
+	// is flushed before. An error, and nothing changed, for one that is not complete; ErrNotFound when none is running.
+	CopySwitch(ctx context.Context, server, disk string) error
+	// Suspend stops the guest of a running server, and has everything written out that was written to its disks and to copies of them. One that
 	// is paused already is left as it is, and nothing is written out. ErrNotRunning when it is off.
 	Suspend(ctx context.Context, server string) error
 	// Resume lets the guest go on. One that runs is no error. ErrNotRunning when it is off.

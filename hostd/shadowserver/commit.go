@@ -2,7 +2,9 @@ package shadowserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
@@ -68,36 +70,41 @@ func (w *worker) planCommit(deletes bool) {
 	w.plan(umbrav1.ShadowPhase_SHADOW_PHASE_COMMITTING, w.rec.Current, kinds...)
 }
 
-// flatten copies everything that the server's disks still take from the recovery point into them, then makes that
-// so for the definition, and then removes the other attempts.
+// flatten copies the server's disks to images that stand alone, has the server go on with those, and then removes everything else.
 func (w *worker) flatten(ctx context.Context) (string, error) {
-	p := &pull{worker: w}
-	if w.rec.Commit == commitFlattening {
-		if err := p.until(ctx, p.settled); err != nil {
-			return "", err
-		}
-		if err := w.save(func(r *record) { r.Commit, r.Suspending = commitSettled, false }); err != nil {
-			return "", err
-		}
-	}
-	if w.rec.Commit == commitSettled {
-		if err := p.until(ctx, p.alone); err != nil {
+	if !w.rec.committed() {
+		if err := (&flattening{worker: w}).run(ctx); err != nil {
 			return "", err
 		}
 		if err := w.save(func(r *record) { r.Commit = commitFlattened }); err != nil {
 			return "", err
 		}
 	}
-	if err := w.clearRunTag(ctx); err != nil {
+	if err := w.forgetOverlays(); err != nil {
 		return "", err
 	}
 	if err := w.forgetAttempts(ctx, w.rec.Current); err != nil {
 		return "", err
 	}
-	if w.rec.Strayed {
-		return "the disks stand alone; the server had been started without its recovery point by somebody else: check its data", nil
-	}
 	return "the disks stand alone", nil
+}
+
+// forgetOverlays removes those of the current attempt that the server has left.
+func (w *worker) forgetOverlays() error {
+	at := w.rec.attempt(w.rec.Current)
+	images, err := imagesOf(at.XML)
+	if err != nil {
+		return err
+	}
+	for target, image := range images {
+		if !standsAlone(image.path, target) { // an earlier version had the overlay itself stand alone
+			continue
+		}
+		if err := os.Remove(overlayPath(at.Dir, target)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("removing the overlay of disk %s: %w", target, err)
+		}
+	}
+	return nil
 }
 
 // deletePoints deletes every recovery point, and what there is of an unfinished one. No disk needs them any more.

@@ -29,7 +29,7 @@ func TestTheRecordsOfEarlierVersionsAreRead(t *testing.T) {
 		},
 		"committed": {
 			UID: "uid-committed", Generation: 9, Server: "crm", UUID: "8c3fb241-3d85-406e-ae31-6fad40517293", Current: 1,
-			Commit: commitComplete, Strayed: true, CommitReport: report,
+			Commit: commitComplete, CommitReport: report,
 		},
 	})
 }

@@ -113,7 +113,7 @@ func diskImages(view recoverystore.View, dir string) (map[string]diskImage, erro
 		if !plainName(d.Name) {
 			return nil, fmt.Errorf("disk %q of recovery point %s cannot name a file", d.Name, view.PointID)
 		}
-		images[d.Name] = diskImage{Overlay: filepath.Join(dir, d.Name+".qcow2"), View: d}
+		images[d.Name] = diskImage{Overlay: overlayPath(dir, d.Name), View: d}
 	}
 	return images, nil
 }
@@ -139,7 +139,7 @@ func (b *boot) makeFiles(ctx context.Context, images map[string]diskImage) error
 	}
 	for name, image := range images {
 		err := b.call(ctx, "making the overlay of disk "+name, func(ctx context.Context) error {
-			return b.cfg.Target.CreateOverlay(ctx, image.Overlay, image.View.VirtualSizeBytes)
+			return b.cfg.Target.CreateImage(ctx, image.Overlay, image.View.VirtualSizeBytes)
 		})
 		if err != nil {
 			return err

@@ -70,7 +70,7 @@ func (w *worker) ready(ctx context.Context, s *umbrav1.ShadowAssignment) (notes 
 	images := make(map[string]diskImage, len(newest.Disks))
 	for _, d := range newest.Disks {
 		images[d.Name] = diskImage{
-			Overlay: w.dir + "/" + d.Name + ".qcow2",
+			Overlay: overlayPath(w.dir, d.Name),
 			View:    recoverystore.ViewDisk{Name: d.Name, Path: w.cfg.StoreDir + "/" + d.Name},
 		}
 	}

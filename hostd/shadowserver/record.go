@@ -27,7 +27,6 @@ type record struct {
 
 	Commit       commitState
 	Suspending   bool   // the commit may have paused the server, and has to resume it
-	Strayed      bool   // somebody started the server without the recovery point, while its disks may have needed that
 	CommitReport []byte // the ShadowReport of a complete commit
 }
 
@@ -43,7 +42,7 @@ type attempt struct {
 	// Switched: the server of another attempt may have been stopped for this one; OldOn: it was on then.
 	Switched bool
 	OldOn    bool
-	XML      string // the definition, from before it was given to the hypervisor
+	XML      string // the definition, from before it was given to the hypervisor; in a commit with the images that its disks are on
 	Report   []byte // the ShadowReport of its result: attempt, steps, failure
 }
 
@@ -62,7 +61,6 @@ type commitState string
 const (
 	commitNone       commitState = ""
 	commitFlattening commitState = "flattening" // it has begun, and will finish
-	commitSettled    commitState = "settled"    // everything that was pulled is on stable storage
 	commitFlattened  commitState = "flattened"  // the disks stand alone, for the definition too
 	commitComplete   commitState = "complete"
 )

@@ -34,7 +34,7 @@ func wantFailure(t *testing.T, r *umbrav1.ShadowReport, reason umbrav1.ErrorReas
 func wantRunning(t *testing.T, w *world, attempt int) {
 	t.Helper()
 	s, ok := w.target.server(serverName)
-	if !ok || s.power != hypervisor.PowerRunning || s.disks[0].Source != w.attemptDir(attempt)+"/vda.qcow2" {
+	if !ok || s.power != hypervisor.PowerRunning || lineage(s.disks[0].Source) != w.attemptDir(attempt)+"/vda.qcow2" {
 		t.Errorf("server is %+v (there: %v), want it to run with the disks of attempt %d", s, ok, attempt)
 	}
 }

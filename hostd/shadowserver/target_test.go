@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"libvirt.org/go/libvirtxml"
@@ -14,7 +15,7 @@ import (
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 )
 
-const pullRounds = 3 // questions after which a pull has ended
+const copyRounds = 3 // questions after which a copy is complete
 
 // fakeTarget is a hypervisor of definitions and powers. It starts only what could start, and complains about what a
 // shadow host must never see.
@@ -32,14 +33,30 @@ type fakeTarget struct {
 	cannotRun  error          // what CheckDefinition says
 	startFails map[string]bool
 	agentFails int
-	brokenPull int // pulls that end without having copied everything
+	brokenCopy int // copies that fail before they are complete
 	// crashAt: the server crashes at that call to the hypervisor, by the number of calls since its start. restarts: and somebody
 	// starts it at once.
 	crashAt  int
 	restarts bool
 	calls    int
-	strayed  bool // a server ran on disks that lacked something
+	images   map[string]*fakeImage // by path
+	written  map[string]int        // by lineage: what the guest wrote last
 }
+
+// fakeImage is what an image holds as a crash leaves it.
+type fakeImage struct {
+	whole  bool // it needs nothing below it
+	writes int  // the last of the guest's writes that is in it
+}
+
+// fakeCopy is a copy that runs.
+type fakeCopy struct {
+	path    string
+	asked   int
+	flushed bool // since it was complete
+}
+
+func (c *fakeCopy) complete() bool { return c.asked > copyRounds }
 
 type fakeServer struct {
 	xml    string
@@ -48,47 +65,54 @@ type fakeServer struct {
 	power  hypervisor.PowerState
 	disks  []hypervisor.Disk
 	backed map[string]bool
-	pulls  map[string]int
-	pulled map[string]bool // by path: copied, and not on stable storage yet
-	tag    string
+	copies map[string]*fakeCopy
 	looks  int
 }
 
-// The content of an overlay's file: what it holds of its recovery point as a crash leaves it.
-const flat = "flat"
+// lineage is the same for an overlay and the copy that takes its place: both hold what one guest wrote.
+func lineage(path string) string { return strings.Replace(path, "-standalone", "", 1) }
 
-func isFlat(path string) bool {
-	content, err := os.ReadFile(path)
-	return err == nil && string(content) == flat
-}
-
-func (s *fakeServer) writeOut() error {
-	var err error
-	for path := range s.pulled {
-		err = errors.Join(err, os.WriteFile(path, []byte(flat), 0o600))
+// image is what the image at a path holds. One that was not made here is whole.
+func (f *fakeTarget) image(path string) *fakeImage {
+	if f.images[path] == nil {
+		f.images[path] = &fakeImage{whole: true}
 	}
-	clear(s.pulled)
-	return err
+	return f.images[path]
 }
 
-func (s *fakeServer) end() {
-	s.power, s.tag, s.pulls, s.pulled = hypervisor.PowerOff, "", map[string]int{}, map[string]bool{}
-}
-
-// dropBacking takes the backing store of a disk out of the definition, as libvirt does when a pull ends.
-func (s *fakeServer) dropBacking(path string) error {
-	needed, err := chainsOf(s.xml)
-	if err != nil {
-		return err
+// guestWrites has the guest of a running server write to its disks, durably, and to their copies.
+func (f *fakeTarget) guestWrites(s *fakeServer) {
+	if s.power != hypervisor.PowerRunning {
+		return
 	}
-	maps.DeleteFunc(needed, func(at string, _ *libvirtxml.DomainDiskBackingStore) bool { return at != path })
-	s.xml, _, err = needed.alone().put(s.xml)
-	return err
+	for _, d := range s.disks {
+		f.written[lineage(d.Source)]++
+		f.image(d.Source).writes = f.written[lineage(d.Source)]
+		if c := s.copies[d.Target]; c != nil {
+			f.image(c.path).writes = f.written[lineage(d.Source)]
+		}
+	}
+}
+
+// writeOut flushes the copies, as a server that is suspended does.
+func (s *fakeServer) writeOut() {
+	for _, c := range s.copies {
+		c.flushed = c.complete()
+	}
+}
+
+// end is the end of the server's run. A copy that was not flushed lacks something.
+func (f *fakeTarget) end(s *fakeServer) {
+	for _, c := range s.copies {
+		f.image(c.path).whole = c.flushed
+	}
+	s.power, s.copies = hypervisor.PowerOff, map[string]*fakeCopy{}
 }
 
 func newFakeTarget(w *world) *fakeTarget {
 	return &fakeTarget{
 		world: w, servers: map[string]*fakeServer{}, freeBytes: 1 << 40, dies: map[string]int{}, startFails: map[string]bool{},
+		images: map[string]*fakeImage{}, written: map[string]int{},
 		host: hypervisor.Host{MemoryFreeBytes: 4 << 30, Networks: []string{"lan"}, ServerUID: -1, ServerGID: -1},
 	}
 }
@@ -107,10 +131,11 @@ func (f *fakeTarget) maybeCrash() error {
 		if s.power == hypervisor.PowerOff {
 			continue
 		}
+		f.guestWrites(s)
 		if f.calls++; f.calls != f.crashAt {
 			continue
 		}
-		s.end()
+		f.end(s)
 		if f.restarts {
 			return f.start(name, s)
 		}
@@ -147,12 +172,18 @@ func (f *fakeTarget) setPower(name string, p hypervisor.PowerState) {
 	defer f.mu.Unlock()
 	s := f.servers[name]
 	if p == hypervisor.PowerOff {
-		if err := s.writeOut(); err != nil {
-			f.world.t.Error(err)
-		}
-		s.end()
+		f.end(s)
 	}
 	s.power = p
+}
+
+// goBack has the server run as it did before, by its user's doing, with a guest that does not write yet.
+func (f *fakeTarget) goBack(name string, before fakeServer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.servers[name]
+	f.end(s)
+	s.xml, s.disks, s.power = before.xml, before.disks, hypervisor.PowerPaused
 }
 
 // crashAfter has the running server crash at that call of the hypervisor from now on.
@@ -167,7 +198,7 @@ func (f *fakeTarget) losePower() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range f.servers {
-		s.end()
+		f.end(s)
 	}
 }
 
@@ -213,7 +244,7 @@ func (f *fakeTarget) Server(_ context.Context, name string) (out hypervisor.Serv
 		}
 		s.looks++
 		if limit, mortal := f.dies[s.disks[0].Source]; mortal && s.looks > limit {
-			s.end()
+			f.end(s)
 		}
 		out = f.view(name, s)
 		return nil
@@ -249,12 +280,11 @@ func (f *fakeTarget) Define(_ context.Context, xml string) error {
 		}
 		s := f.servers[d.Name]
 		if s == nil {
-			s = &fakeServer{backed: map[string]bool{}}
-			s.end()
+			s = &fakeServer{backed: map[string]bool{}, power: hypervisor.PowerOff}
 			f.servers[d.Name] = s
 		}
 		s.xml, s.uuid, s.memory = xml, d.UUID, memoryBytes(d.Memory)
-		if s.power == hypervisor.PowerRunning {
+		if s.power != hypervisor.PowerOff {
 			return nil // the definition changes, the running server does not
 		}
 		s.disks = nil
@@ -300,10 +330,14 @@ func (f *fakeTarget) start(name string, s *fakeServer) error {
 		if backed && !fileExists(disk.BackingStore.Source.File.File) {
 			return fmt.Errorf("there is no file %s", disk.BackingStore.Source.File.File)
 		}
-		f.strayed = f.strayed || !backed && !isFlat(path)
+		if image := f.image(path); !backed && !image.whole || image.writes != f.written[lineage(path)] {
+			f.world.t.Errorf("the server is started on %s, which lacks something: %+v, the guest's writes %d, backed %v",
+				path, *image, f.written[lineage(path)], backed)
+		}
 		s.disks = append(s.disks, hypervisor.Disk{Target: disk.Target.Dev, Source: path, SizeBytes: diskBytes})
 		s.backed[disk.Target.Dev] = backed
 	}
+	s.copies = map[string]*fakeCopy{}
 	if f.startFails[s.disks[0].Source] {
 		return errors.New("internal error: the process exited while connecting to the monitor")
 	}
@@ -316,9 +350,7 @@ func (f *fakeTarget) Destroy(_ context.Context, name string) error {
 	return f.effect("Destroy", func() error {
 		if s := f.servers[name]; s != nil && s.power != hypervisor.PowerOff {
 			f.destroys++
-			err := s.writeOut()
-			s.end()
-			return err
+			f.end(s)
 		}
 		return nil
 	})
@@ -334,74 +366,95 @@ func (f *fakeTarget) Undefine(_ context.Context, name string) error {
 	})
 }
 
-func (f *fakeTarget) CreateOverlay(_ context.Context, path string, size int64) error {
-	return f.effect("CreateOverlay", func() error {
+func (f *fakeTarget) CreateImage(_ context.Context, path string, size int64) error {
+	return f.effect("CreateImage", func() error {
 		if size != diskBytes {
-			f.world.t.Errorf("the overlay %s has %d bytes", path, size)
+			f.world.t.Errorf("the image %s has %d bytes", path, size)
+		}
+		for name, s := range f.servers {
+			if strings.Contains(s.xml, "'"+path+"'") || strings.Contains(s.xml, `"`+path+`"`) {
+				f.world.t.Errorf("the image %s is made anew while server %s is defined with it", path, name)
+			}
 		}
 		file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return err
 		}
+		f.images[path] = &fakeImage{}
+		if lineage(path) == path {
+			f.written[path] = 0
+		}
 		return file.Close()
 	})
 }
 
-func (f *fakeTarget) PullStart(_ context.Context, name, disk string) error {
-	return f.effect("PullStart", func() error {
+func (f *fakeTarget) CopyStart(_ context.Context, name, disk, path string) error {
+	return f.effect("CopyStart", func() error {
 		return f.onRunning(name, func(s *fakeServer) error {
-			if !s.backed[disk] {
-				return hypervisor.ErrNotFound
+			if !fileExists(path) {
+				return fmt.Errorf("there is no file %s", path)
 			}
-			if _, running := s.pulls[disk]; !running {
-				s.pulls[disk] = 0
+			if s.copies[disk] == nil {
+				s.copies[disk] = &fakeCopy{path: path}
 			}
-			if len(s.pulls) > 1 {
-				f.world.t.Errorf("%d pulls at once: QEMU crashes when they end together", len(s.pulls))
+			if len(s.copies) > 1 {
+				f.world.t.Errorf("%d copies at once: QEMU crashes when they end together", len(s.copies))
 			}
 			return nil
 		})
 	})
 }
 
-func (f *fakeTarget) PullStatus(_ context.Context, name, disk string) (job hypervisor.BlockJob, err error) {
-	err = f.question("PullStatus", func() error {
-		s, err := f.find(name)
-		if err != nil {
-			return err
-		}
-		done, running := s.pulls[disk]
-		if !running {
-			return hypervisor.ErrNotFound
-		}
-		if s.pulls[disk]++; done >= pullRounds {
-			delete(s.pulls, disk)
-			if f.brokenPull > 0 {
-				f.brokenPull--
+func (f *fakeTarget) CopyStatus(_ context.Context, name, disk string) (job hypervisor.DiskCopy, err error) {
+	err = f.question("CopyStatus", func() error {
+		return f.onRunning(name, func(s *fakeServer) error {
+			c := s.copies[disk]
+			if c == nil {
 				return hypervisor.ErrNotFound
 			}
-			s.backed[disk] = false
-			for _, d := range s.disks {
-				if d.Target == disk {
-					s.pulled[d.Source] = true
-					return errors.Join(s.dropBacking(d.Source), hypervisor.ErrNotFound)
-				}
+			if c.asked++; c.asked == copyRounds && f.brokenCopy > 0 {
+				f.brokenCopy--
+				delete(s.copies, disk)
+				return hypervisor.ErrNotFound
 			}
-		}
-		job = hypervisor.BlockJob{DoneBytes: int64(done) * diskBytes / pullRounds, TotalBytes: diskBytes}
-		return nil
+			job = hypervisor.DiskCopy{
+				DoneBytes: int64(min(c.asked, copyRounds)) * diskBytes / copyRounds, TotalBytes: diskBytes, Complete: c.complete(),
+			}
+			return nil
+		})
 	})
 	return job, err
 }
 
-func (f *fakeTarget) Backed(_ context.Context, name, disk string) (backed bool, err error) {
-	err = f.question("Backed", func() error {
+// CopySwitch changes the definition too, as libvirt does.
+func (f *fakeTarget) CopySwitch(_ context.Context, name, disk string) error {
+	return f.effect("CopySwitch", func() error {
 		return f.onRunning(name, func(s *fakeServer) error {
-			backed = s.backed[disk]
-			return nil
+			c := s.copies[disk]
+			switch {
+			case c == nil:
+				return hypervisor.ErrNotFound
+			case !c.complete():
+				f.world.t.Error("the guest is paused for a copy that is not complete")
+				return errors.New("the copy is not ready yet")
+			case s.power != hypervisor.PowerPaused:
+				f.world.t.Error("the guest writes while its server is switched to a copy")
+			}
+			images, err := imagesOf(s.xml)
+			if err != nil {
+				return err
+			}
+			s.xml, _, err = images.moved([]string{disk}).put(s.xml)
+			for i := range s.disks {
+				if s.disks[i].Target == disk {
+					s.disks[i].Source = c.path
+				}
+			}
+			f.image(c.path).whole, s.backed[disk] = true, false
+			delete(s.copies, disk)
+			return err
 		})
 	})
-	return backed, err
 }
 
 func (f *fakeTarget) onRunning(name string, do func(*fakeServer) error) error {
@@ -415,30 +468,12 @@ func (f *fakeTarget) onRunning(name string, do func(*fakeServer) error) error {
 	return do(s)
 }
 
-func (f *fakeTarget) SetRunTag(_ context.Context, name, tag string) error {
-	return f.effect("SetRunTag", func() error {
-		return f.onRunning(name, func(s *fakeServer) error {
-			s.tag = tag
-			return nil
-		})
-	})
-}
-
-func (f *fakeTarget) RunTag(_ context.Context, name string) (tag string, err error) {
-	err = f.question("RunTag", func() error {
-		return f.onRunning(name, func(s *fakeServer) error {
-			tag = s.tag
-			return nil
-		})
-	})
-	return tag, err
-}
-
 func (f *fakeTarget) Suspend(_ context.Context, name string) error {
 	return f.effect("Suspend", func() error {
 		return f.onRunning(name, func(s *fakeServer) error {
 			s.power = hypervisor.PowerPaused
-			return s.writeOut()
+			s.writeOut()
+			return nil
 		})
 	})
 }

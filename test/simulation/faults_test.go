@@ -87,7 +87,7 @@ var faults = []fault{
 		return nil
 	}},
 	{"shadow server crashes at the ends of its pulls", func(_ context.Context, w *world, r *rand.Rand) error {
-		w.shadow.machine.crashAtPulls([]float64{1, 0.5, 0.2}[r.IntN(3)])
+		w.shadow.machine.crashAtCopies([]float64{1, 0.5, 0.2}[r.IntN(3)])
 		return nil
 	}},
 	{"checkpoints deleted behind our back", func(ctx context.Context, w *world, r *rand.Rand) error { return w.deleteCheckpoints(ctx, r) }},

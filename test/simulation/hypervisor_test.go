@@ -31,8 +31,8 @@ type machine struct {
 	mu   sync.Mutex
 	mood mood
 	odds float64 // of a call to meet the mood
-	// pullCrash is the odds of a server to crash at the end of a pull.
-	pullCrash float64
+	// copyCrash is the odds of a server to crash as a copy of a disk of it begins or ends.
+	copyCrash float64
 	rand      *rand.Rand
 	calmed    chan struct{} // closed when hanging calls go on
 	servers   map[string]*history
@@ -110,10 +110,10 @@ func (m *machine) turn(to mood, odds float64) {
 	m.mood, m.odds = to, odds
 }
 
-// afterPull crashes the server, if that is to be.
-func (m *machine) afterPull(ctx context.Context, server string) error {
+// atCopy crashes the server, if that is to be.
+func (m *machine) atCopy(ctx context.Context, server string) error {
 	m.mu.Lock()
-	crash := m.rand.Float64() < m.pullCrash
+	crash := m.rand.Float64() < m.copyCrash
 	m.mu.Unlock()
 	if !crash {
 		return nil
@@ -121,10 +121,10 @@ func (m *machine) afterPull(ctx context.Context, server string) error {
 	return m.Crash(ctx, server)
 }
 
-func (m *machine) crashAtPulls(odds float64) {
+func (m *machine) crashAtCopies(odds float64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.pullCrash = odds
+	m.copyCrash = odds
 }
 
 func (m *machine) meets() (mood, <-chan struct{}) {
@@ -264,25 +264,20 @@ func (g grip) Undefine(ctx context.Context, server string) error {
 	return g.do(ctx, func(ctx context.Context) error { return g.machine.Undefine(ctx, server) })
 }
 
-func (g grip) CreateOverlay(ctx context.Context, path string, sizeBytes int64) error {
-	return g.do(ctx, func(ctx context.Context) error { return g.machine.CreateOverlay(ctx, path, sizeBytes) })
+func (g grip) CreateImage(ctx context.Context, path string, sizeBytes int64) error {
+	return g.do(ctx, func(ctx context.Context) error { return g.machine.CreateImage(ctx, path, sizeBytes) })
 }
 
-func (g grip) PullStart(ctx context.Context, server, disk string) error {
+func (g grip) CopyStart(ctx context.Context, server, disk, path string) error {
 	return g.do(ctx, func(ctx context.Context) error {
-		if err := g.machine.PullStart(ctx, server, disk); err != nil {
-			return err
-		}
-		return g.machine.afterPull(ctx, server)
+		return errors.Join(g.machine.CopyStart(ctx, server, disk, path), g.machine.atCopy(ctx, server))
 	})
 }
 
-func (g grip) SetRunTag(ctx context.Context, server, tag string) error {
-	return g.do(ctx, func(ctx context.Context) error { return g.machine.SetRunTag(ctx, server, tag) })
-}
-
-func (g grip) RunTag(ctx context.Context, server string) (string, error) {
-	return ask(ctx, g, func(ctx context.Context) (string, error) { return g.machine.RunTag(ctx, server) })
+func (g grip) CopySwitch(ctx context.Context, server, disk string) error {
+	return g.do(ctx, func(ctx context.Context) error {
+		return errors.Join(g.machine.CopySwitch(ctx, server, disk), g.machine.atCopy(ctx, server))
+	})
 }
 
 func (g grip) Suspend(ctx context.Context, server string) error {
@@ -293,12 +288,8 @@ func (g grip) Resume(ctx context.Context, server string) error {
 	return g.do(ctx, func(ctx context.Context) error { return g.machine.Resume(ctx, server) })
 }
 
-func (g grip) PullStatus(ctx context.Context, server, disk string) (hypervisor.BlockJob, error) {
-	return ask(ctx, g, func(ctx context.Context) (hypervisor.BlockJob, error) { return g.machine.PullStatus(ctx, server, disk) })
-}
-
-func (g grip) Backed(ctx context.Context, server, disk string) (bool, error) {
-	return ask(ctx, g, func(ctx context.Context) (bool, error) { return g.machine.Backed(ctx, server, disk) })
+func (g grip) CopyStatus(ctx context.Context, server, disk string) (hypervisor.DiskCopy, error) {
+	return ask(ctx, g, func(ctx context.Context) (hypervisor.DiskCopy, error) { return g.machine.CopyStatus(ctx, server, disk) })
 }
 
 func (g grip) AgentPing(ctx context.Context, server string) error {

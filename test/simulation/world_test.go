@@ -117,7 +117,7 @@ func (w *world) heal() {
 	w.network.heal()
 	for _, h := range []*host{w.main, w.shadow} {
 		h.machine.turn(calm, 0)
-		h.machine.crashAtPulls(0)
+		h.machine.crashAtCopies(0)
 		h.machine.SetAvailable(true)
 		h.storeFault.Store(nil)
 	}

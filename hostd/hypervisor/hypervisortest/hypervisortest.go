@@ -65,7 +65,6 @@ func Run(t *testing.T, world World) {
 		{"InventoryDescribesServersAndTheirDisks", inventoryDescribesServersAndTheirDisks},
 		{"PowerCallsMayBeRepeated", powerCallsMayBeRepeated},
 		{"SuspendAndResumeMayBeRepeated", suspendAndResumeMayBeRepeated},
-		{"RunTagEndsWithTheRun", runTagEndsWithTheRun},
 		{"AutostartIsSetAndShown", autostartIsSetAndShown},
 		{"IOIsCountedOfAServerThatRuns", ioIsCountedOfAServerThatRuns},
 		{"ShutdownTakesThePowerAfterTheGrace", shutdownTakesThePowerAfterTheGrace},
@@ -89,8 +88,9 @@ func Run(t *testing.T, world World) {
 		{"CheckpointOfAServerThatIsOffIsDeleted", checkpointOfAServerThatIsOffIsDeleted},
 		{"BrokenCheckpointOfAServerThatIsOffIsDeleted", brokenCheckpointOfAServerThatIsOffIsDeleted},
 		{"FreezeWithoutAnAgentYieldsABackupThatSaysSo", freezeWithoutAnAgent},
-		{"OverlayIsEmptyPrivateAndNeverOverwritten", overlayIsEmptyPrivateAndNeverOverwritten},
-		{"DiskWithoutBackingIsNotPulled", diskWithoutBackingIsNotPulled},
+		{"NewImageIsEmptyPrivateAndNeverOverwritten", newImageIsEmptyPrivateAndNeverOverwritten},
+		{"CopyTakesTheDisksPlaceOnlyWhenAsked", copyTakesTheDisksPlaceOnlyWhenAsked},
+		{"CopyEndsWithTheRun", copyEndsWithTheRun},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) { test.test(t, newBench(t, world)) })

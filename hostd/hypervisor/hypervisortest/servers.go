@@ -104,41 +104,6 @@ func suspendAndResumeMayBeRepeated(t *testing.T, b *bench) {
 	}
 }
 
-func runTagEndsWithTheRun(t *testing.T, b *bench) {
-	b.define(t)
-	wantTag := func(tag string) {
-		t.Helper()
-		got, err := b.hypervisor.RunTag(t.Context(), b.server)
-		must(t, err)
-		want(t, "tag", got, tag)
-	}
-	wantOff := func() {
-		t.Helper()
-		wantError(t, b.hypervisor.SetRunTag(t.Context(), b.server, "a"), hypervisor.ErrNotRunning)
-		_, err := b.hypervisor.RunTag(t.Context(), b.server)
-		wantError(t, err, hypervisor.ErrNotRunning)
-	}
-	wantOff()
-	for _, end := range []func(){
-		func() { must(t, b.hypervisor.Destroy(t.Context(), b.server)) },
-		func() { b.Crash(t, b.server) },
-		func() { must(t, b.hypervisor.SetRunTag(t.Context(), b.server, "")) },
-	} {
-		must(t, b.hypervisor.Start(t.Context(), b.server))
-		wantTag("")
-		must(t, b.hypervisor.SetRunTag(t.Context(), b.server, "a < b"))
-		must(t, b.hypervisor.SetRunTag(t.Context(), b.server, "c"))
-		xml, err := b.hypervisor.ServerXML(t.Context(), b.server)
-		must(t, err)
-		must(t, b.hypervisor.Define(t.Context(), xml)) // what is defined is not what runs
-		wantTag("c")
-		end()
-	}
-	wantTag("")
-	must(t, b.hypervisor.Destroy(t.Context(), b.server))
-	wantOff()
-}
-
 func autostartIsSetAndShown(t *testing.T, b *bench) {
 	b.define(t)
 	for _, on := range []bool{true, true, false, false} {

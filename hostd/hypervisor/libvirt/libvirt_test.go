@@ -28,7 +28,7 @@ func TestRealLibvirt(t *testing.T) {
 		{"OldImageFormatTracksNoChanges", oldImageFormatTracksNoChanges},
 		{"SizeThatTheImageDoesNotTellIsAskedFor", sizeThatTheImageDoesNotTellIsAskedFor},
 		{"DiagnosticsTellTheServersStateAndNoSecrets", diagnosticsTellTheServersStateAndNoSecrets},
-		{"OverlayOverASliceRunsAndIsPulledToStandAlone", overlayOverASliceRunsAndIsPulledToStandAlone},
+		{"OverlayOverASliceRunsAndIsCopiedToStandAlone", overlayOverASliceRunsAndIsCopiedToStandAlone},
 		{"ManyCallsAtOnceShareAFewConnections", manyCallsAtOnceShareAFewConnections},
 		{"HangingLibvirtdLetsCallsReturnAtTheirDeadline", hangingLibvirtdLetsCallsReturnAtTheirDeadline},
 		{"HangingServerHoldsUpOnlyItself", hangingServerHoldsUpOnlyItself},

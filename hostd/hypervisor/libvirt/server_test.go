@@ -54,7 +54,7 @@ func jobFolderBelongsToTheServersUser(t *testing.T, w *world) {
 	_, err = w.h.BeginBackup(t.Context(), request)
 	must(t, err)
 	overlay := filepath.Join(w.dir, "owned.qcow2")
-	must(t, w.h.CreateOverlay(t.Context(), overlay, 1<<20))
+	must(t, w.h.CreateImage(t.Context(), overlay, 1<<20))
 	for _, path := range []string{request.RunDir, overlay} {
 		info, err := os.Stat(path)
 		must(t, err)

@@ -32,17 +32,13 @@ func (h *Hypervisor) GuestWrites(ctx context.Context, name, target string, p []b
 	})
 }
 
-// Crash ends a server as kill -9 of its process would: its bitmaps are broken, its job is gone, and so is what was pulled and not
-// written out.
+// Crash ends a server as kill -9 of its process would: its bitmaps are broken, its jobs are gone.
 func (h *Hypervisor) Crash(ctx context.Context, name string) error {
 	return h.on(ctx, name, func(s *server) error {
 		if !s.active() {
 			return nil
 		}
 		s.end()
-		for _, d := range s.disks {
-			d.image.pulled = false
-		}
 		for _, c := range s.checkpoints {
 			c.broken = true
 		}

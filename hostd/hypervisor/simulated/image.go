@@ -13,9 +13,8 @@ type image struct {
 	sizeBytes int64
 	clusters  map[int64][]byte // those that are not there are zeros
 
-	lacks  bool // what its backing file holds is not in it, as far as a crash leaves it
-	pulled bool // it is in it, as far as the running server knows
-	// strayed: a server ran on it without the backing file that it needed.
+	lacks bool // what its backing file holds, or the disk that is copied into it, is not in it
+	// strayed: a server ran on it while it lacked that.
 	strayed bool
 }
 

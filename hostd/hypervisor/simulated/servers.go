@@ -117,7 +117,6 @@ func (h *Hypervisor) Start(ctx context.Context, name string) error {
 // Destroy takes a server's power. One that is off or not there is no error.
 func (h *Hypervisor) Destroy(ctx context.Context, name string) error {
 	return ignoreMissing(h.on(ctx, name, func(s *server) error {
-		s.writeOut()
 		s.end()
 		return nil
 	}))

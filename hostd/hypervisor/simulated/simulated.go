@@ -36,7 +36,6 @@ var (
 type server struct {
 	definition  *libvirtxml.Domain
 	power       hypervisor.PowerState
-	runTag      string
 	autostart   bool
 	disks       []*disk
 	checkpoints []*checkpoint // oldest first
@@ -47,7 +46,9 @@ type disk struct {
 	hypervisor.Disk
 	path  string
 	image *image
-	given *libvirtxml.DomainDisk
+	// copyPath is the image that the disk is being copied into, or "".
+	copyPath string
+	given    *libvirtxml.DomainDisk
 }
 
 // New returns a host of this description, without servers.
@@ -105,15 +106,9 @@ func (s *server) active() bool {
 // end is the end of a server's run, whatever it came by.
 func (s *server) end() {
 	s.endJob()
-	s.power, s.runTag = hypervisor.PowerOff, ""
-}
-
-// writeOut makes durable what was pulled.
-func (s *server) writeOut() {
+	s.power = hypervisor.PowerOff
 	for _, d := range s.disks {
-		if d.image != nil && d.image.pulled {
-			d.image.pulled, d.image.lacks = false, false
-		}
+		d.copyPath = ""
 	}
 }
 

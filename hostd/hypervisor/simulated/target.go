@@ -9,8 +9,8 @@ import (
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 )
 
-// CreateOverlay makes an image, and a file of the path that stands for it and holds nothing of use.
-func (h *Hypervisor) CreateOverlay(ctx context.Context, path string, sizeBytes int64) error {
+// CreateImage makes an image, and a file of the path that stands for it and holds nothing of use.
+func (h *Hypervisor) CreateImage(ctx context.Context, path string, sizeBytes int64) error {
 	leave, err := h.enter(ctx)
 	if err != nil {
 		return err
@@ -18,72 +18,67 @@ func (h *Hypervisor) CreateOverlay(ctx context.Context, path string, sizeBytes i
 	defer leave()
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("create overlay: %w", err)
+		return fmt.Errorf("create image: %w", err)
 	}
-	_, err = file.WriteString("simulated overlay\n")
+	_, err = file.WriteString("simulated image\n")
 	if err := errors.Join(err, file.Close()); err != nil {
-		return fmt.Errorf("create overlay: %w", err)
+		return fmt.Errorf("create image: %w", err)
 	}
 	h.images[path] = newImage(sizeBytes)
 	h.images[path].lacks = true
 	return nil
 }
 
-// PullStart ends a disk's need of its backing file at once, for the definition too, as libvirt does. What it has pulled is in the
-// memory of the server's process until that is suspended or ends in order.
-func (h *Hypervisor) PullStart(ctx context.Context, name, target string) error {
-	return h.onRunningDisk(ctx, name, target, func(s *server, d *disk) error {
-		if !d.backed() {
-			return fmt.Errorf("disk %q has no backing file: %w", target, hypervisor.ErrNotFound)
+// CopyStart begins a copy of a disk, which is complete when it is looked at.
+func (h *Hypervisor) CopyStart(ctx context.Context, name, target, path string) error {
+	return h.onRunningDisk(ctx, name, target, func(_ *server, d *disk) error {
+		if d.copyPath != "" {
+			return nil
 		}
-		d.given.BackingStore = nil
-		d.image.pulled = true
-		if defined := s.definedDisk(target); defined != nil {
-			defined.BackingStore = nil
+		if h.images[path] == nil {
+			return fmt.Errorf("copy disk %q: there is no image %q", target, path)
 		}
+		d.copyPath = path
 		return nil
 	})
 }
 
-// PullStatus is always hypervisor.ErrNotFound: no pull takes any time.
-func (h *Hypervisor) PullStatus(ctx context.Context, name, target string) (hypervisor.BlockJob, error) {
-	return hypervisor.BlockJob{}, h.onRunningDisk(ctx, name, target, func(*server, *disk) error {
-		return fmt.Errorf("disk %q has no pull: %w", target, hypervisor.ErrNotFound)
-	})
-}
-
-// Backed tells whether the disk still has a backing file.
-func (h *Hypervisor) Backed(ctx context.Context, name, target string) (backed bool, err error) {
+// CopyStatus is that of a copy that is complete, or hypervisor.ErrNotFound.
+func (h *Hypervisor) CopyStatus(ctx context.Context, name, target string) (job hypervisor.DiskCopy, err error) {
 	err = h.onRunningDisk(ctx, name, target, func(_ *server, d *disk) error {
-		backed = d.backed()
+		if d.copyPath == "" {
+			return noCopy(target)
+		}
+		job = hypervisor.DiskCopy{DoneBytes: d.SizeBytes, TotalBytes: d.SizeBytes, Complete: true}
 		return nil
 	})
-	return backed, err
+	return job, err
 }
 
-// SetRunTag puts a word on the run of a server.
-func (h *Hypervisor) SetRunTag(ctx context.Context, name, tag string) error {
-	return h.onRunning(ctx, name, func(s *server) error {
-		s.runTag = tag
+// CopySwitch puts the copy in the disk's place, for the definition too.
+func (h *Hypervisor) CopySwitch(ctx context.Context, name, target string) error {
+	return h.onRunningDisk(ctx, name, target, func(s *server, d *disk) error {
+		if d.copyPath == "" {
+			return noCopy(target)
+		}
+		to := h.images[d.copyPath]
+		to.clusters, to.lacks = d.image.view().clusters, d.image.lacks && !d.backed()
+		if defined := s.definedDisk(target); defined != nil {
+			defined.Source.File.File, defined.BackingStore = d.copyPath, nil
+		}
+		d.image, d.path, d.Source, d.copyPath = to, d.copyPath, d.copyPath, ""
+		d.given.BackingStore = nil
 		return nil
 	})
 }
 
-// RunTag is that word, or "".
-func (h *Hypervisor) RunTag(ctx context.Context, name string) (tag string, err error) {
-	err = h.onRunning(ctx, name, func(s *server) error {
-		tag = s.runTag
-		return nil
-	})
-	return tag, err
+func noCopy(target string) error {
+	return fmt.Errorf("disk %q is not being copied: %w", target, hypervisor.ErrNotFound)
 }
 
-// Suspend stops the guest, and has everything written out unless it was stopped already.
+// Suspend stops the guest.
 func (h *Hypervisor) Suspend(ctx context.Context, name string) error {
 	return h.onRunning(ctx, name, func(s *server) error {
-		if s.power == hypervisor.PowerRunning {
-			s.writeOut()
-		}
 		s.power = hypervisor.PowerPaused
 		return nil
 	})

@@ -1,0 +1,166 @@
+package shadowserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	umbrav1 "github.com/umbra-dr/umbra/gen/umbra/v1"
+	"github.com/umbra-dr/umbra/hostd/hypervisor"
+)
+
+// rateWeight is the share of the newest measurement in the rate that is shown.
+const rateWeight = 0.3
+
+// flattening copies a server's disks, with what lies below them, to images that stand alone, and has the server go on with those,
+// one disk after another. Until then it runs on its overlays, which lack nothing: a copy that is lost, with the server's run or by an
+// error, costs time only, and is begun anew.
+type flattening struct {
+	*worker
+	disks map[string]hypervisor.DiskCopy // as last seen
+
+	measuredAt time.Time
+	measured   int64
+	movedAt    time.Time
+	rate       float64 // bytes a second
+}
+
+// run repeats a round until the disks stand alone. The server may stop meanwhile, by a crash or by its user.
+func (f *flattening) run(ctx context.Context) error {
+	for {
+		done, err := f.round(ctx)
+		if err != nil && !errors.Is(err, hypervisor.ErrNotRunning) {
+			return err
+		}
+		if err == nil && done {
+			return nil
+		}
+		now := f.cfg.Clock.Now()
+		f.showStep(umbrav1.StepKind_STEP_KIND_FLATTEN_DISKS, func(s *umbrav1.Step) { s.Progress = f.progress(now) })
+		if stalled := f.stalled(now); stalled > flattenStall {
+			return fmt.Errorf("no byte was copied for %s", stalled)
+		}
+		if err := f.cfg.Clock.Wait(ctx, flattenInterval); err != nil {
+			return err
+		}
+	}
+}
+
+func (f *flattening) round(ctx context.Context) (done bool, err error) {
+	s, err := f.standing(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, d := range f.ourDisks(s) {
+		f.seen(d, hypervisor.DiskCopy{})
+	}
+	for _, d := range f.ourDisks(s) {
+		if standsAlone(d.Source, d.Target) {
+			f.seen(d, hypervisor.DiskCopy{DoneBytes: d.SizeBytes})
+			continue
+		}
+		if s.Power == hypervisor.PowerOff {
+			return false, f.bringUp(ctx)
+		}
+		if left, err := f.hasLeft(d); err != nil || left {
+			return false, errors.Join(err, fmt.Errorf("server %s runs on %s again, which it had left: shut it down, so that the commit can go on",
+				s.Name, d.Source))
+		}
+		return false, f.advance(ctx, s, d)
+	}
+	return true, nil
+}
+
+// hasLeft tells whether a disk's image is one that the server had left for its copy, so that it is behind that: somebody has defined
+// the server as it was before.
+func (f *flattening) hasLeft(d hypervisor.Disk) (bool, error) {
+	images, err := imagesOf(f.rec.attempt(f.rec.Current).XML)
+	return images[d.Target].path != d.Source, err
+}
+
+func (f *flattening) seen(d hypervisor.Disk, job hypervisor.DiskCopy) {
+	if f.disks == nil {
+		f.disks = map[string]hypervisor.DiskCopy{}
+	}
+	if job.TotalBytes == 0 { // QEMU's own measure, once it says one
+		job.TotalBytes = d.SizeBytes
+	}
+	f.disks[d.Target] = job
+}
+
+// advance begins the copy of a disk, or looks at it, or has the server go on with it.
+//
+// One disk at a time: QEMU (7.2) crashes when libvirt, dealing with the end of one job, asks it for all of its nodes as another ends.
+func (f *flattening) advance(ctx context.Context, s hypervisor.Server, d hypervisor.Disk) error {
+	var job hypervisor.DiskCopy
+	err := f.call(ctx, "asking for the progress of disk "+d.Target, func(ctx context.Context) (err error) {
+		job, err = f.cfg.Target.CopyStatus(ctx, s.Name, d.Target)
+		return err
+	})
+	if errors.Is(err, hypervisor.ErrNotFound) {
+		return f.beginCopy(ctx, s, d)
+	}
+	if err != nil {
+		return err
+	}
+	f.seen(d, job)
+	if !job.Complete {
+		return nil
+	}
+	return f.switchOver(ctx, s, d)
+}
+
+// beginCopy makes the image anew: what a copy has left that was lost is worth nothing, and the server does not use it.
+func (f *flattening) beginCopy(ctx context.Context, s hypervisor.Server, d hypervisor.Disk) error {
+	path := standalonePath(filepath.Dir(d.Source), d.Target)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing what was copied of disk %s: %w", d.Target, err)
+	}
+	err := f.call(ctx, "making the image that disk "+d.Target+" is copied to", func(ctx context.Context) error {
+		return f.cfg.Target.CreateImage(ctx, path, d.SizeBytes)
+	})
+	if err != nil {
+		return err
+	}
+	if err := syncFolder(filepath.Dir(path)); err != nil {
+		return err
+	}
+	return f.call(ctx, "beginning to copy disk "+d.Target, func(ctx context.Context) error {
+		return f.cfg.Target.CopyStart(ctx, s.Name, d.Target, path)
+	})
+}
+
+func (f *flattening) progress(now time.Time) *umbrav1.Progress {
+	var done, total int64
+	for _, job := range f.disks {
+		done += job.DoneBytes
+		total += job.TotalBytes
+	}
+	switch elapsed := now.Sub(f.measuredAt).Seconds(); {
+	case f.measuredAt.IsZero():
+		f.movedAt = now
+	case elapsed > 0:
+		latest := float64(max(done-f.measured, 0)) / elapsed
+		if f.rate == 0 {
+			f.rate = latest
+		}
+		f.rate += rateWeight * (latest - f.rate)
+	}
+	if done != f.measured {
+		f.movedAt = now
+	}
+	f.measuredAt, f.measured = now, done
+	out := &umbrav1.Progress{DoneBytes: done, TotalBytes: total, BytesPerSecond: int64(f.rate)}
+	if f.rate >= 1 {
+		out.TimeLeft = durationpb.New(time.Duration(float64(total-done) / f.rate * float64(time.Second)))
+	}
+	return out
+}
+
+// stalled is how long no byte has moved.
+func (f *flattening) stalled(now time.Time) time.Duration { return now.Sub(f.movedAt) }
