@@ -11,10 +11,11 @@ import (
 )
 
 const (
-	flattenInterval = 250 * time.Millisecond
-	// flattenStall is how long no byte may move before the flattening is called stuck and begun anew.
+	flattenIntervalMin = 50 * time.Millisecond
+	flattenIntervalMax = time.Second
+	// flattenStall is how long no byte may move before the flattening is called stuck.
 	flattenStall = 10 * time.Minute
-	// flattenTimeout bounds one try; the next goes on where it ended.
+	// flattenTimeout bounds one try; the next goes on with a copy that runs.
 	flattenTimeout = 7 * 24 * time.Hour
 )
 

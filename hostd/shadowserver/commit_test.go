@@ -144,6 +144,27 @@ func TestACommitDoesNotCopyWhatItsServerHasLeft(t *testing.T) {
 	})
 }
 
+func TestACommitWhoseCopyFindsNoRoomSaysSoAndGivesItBack(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
+		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
+		defer l.end()
+		l.phase(assignment(2, 2, modeRun), running)
+		w.target.brokenCopy = 1
+		w.target.freeBytes = 1
+		commit := assignment(3, 3, modeCommit, attemptOf(1, 0))
+		l.role.Assign([]*umbrav1.Assignment{commit})
+		l.until("that there is no room", func(r *umbrav1.AssignmentReport) bool {
+			return r.GetShadow().GetFailure().GetReason() == umbrav1.ErrorReason_ERROR_REASON_NO_SPACE
+		})
+		if path := standalonePath(w.attemptDir(1), "vda"); fileExists(path) {
+			t.Errorf("%s is left", path)
+		}
+		wantRunning(t, w, 1)
+		l.phase(commit, committed)
+		wantAllData(t, w, 1)
+	})
+}
+
 func TestACommitWaitsForAServerThatItsUserHasPaused(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))

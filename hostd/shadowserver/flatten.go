@@ -22,7 +22,8 @@ const rateWeight = 0.3
 // error, costs time only, and is begun anew.
 type flattening struct {
 	*worker
-	disks map[string]hypervisor.DiskCopy // as last seen
+	disks   map[string]hypervisor.DiskCopy // as last seen
+	copying string                         // the disk whose copy was begun in this run of the server
 
 	measuredAt time.Time
 	measured   int64
@@ -34,7 +35,9 @@ type flattening struct {
 func (f *flattening) run(ctx context.Context) error {
 	for {
 		done, err := f.round(ctx)
-		if err != nil && !errors.Is(err, hypervisor.ErrNotRunning) {
+		if errors.Is(err, hypervisor.ErrNotRunning) {
+			f.copying = ""
+		} else if err != nil {
 			return err
 		}
 		if err == nil && done {
@@ -45,7 +48,7 @@ func (f *flattening) run(ctx context.Context) error {
 		if stalled := f.stalled(now); stalled > flattenStall {
 			return fmt.Errorf("no byte was copied for %s", stalled)
 		}
-		if err := f.cfg.Clock.Wait(ctx, flattenInterval); err != nil {
+		if err := f.cfg.Clock.Wait(ctx, f.interval()); err != nil {
 			return err
 		}
 	}
@@ -57,7 +60,9 @@ func (f *flattening) round(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	for _, d := range f.ourDisks(s) {
-		f.seen(d, hypervisor.DiskCopy{})
+		if f.disks[d.Target].TotalBytes == 0 {
+			f.seen(d, hypervisor.DiskCopy{})
+		}
 	}
 	for _, d := range f.ourDisks(s) {
 		if standsAlone(d.Source, d.Target) {
@@ -71,7 +76,7 @@ func (f *flattening) round(ctx context.Context) (done bool, err error) {
 			return false, errors.Join(err, fmt.Errorf("server %s runs on %s again, which it had left: shut it down, so that the commit can go on",
 				s.Name, d.Source))
 		}
-		return false, f.advance(ctx, s, d)
+		return f.advance(ctx, s, d)
 	}
 	return true, nil
 }
@@ -96,30 +101,62 @@ func (f *flattening) seen(d hypervisor.Disk, job hypervisor.DiskCopy) {
 // advance begins the copy of a disk, or looks at it, or has the server go on with it.
 //
 // One disk at a time: QEMU (7.2) crashes when libvirt, dealing with the end of one job, asks it for all of its nodes as another ends.
-func (f *flattening) advance(ctx context.Context, s hypervisor.Server, d hypervisor.Disk) error {
+func (f *flattening) advance(ctx context.Context, s hypervisor.Server, d hypervisor.Disk) (done bool, err error) {
 	var job hypervisor.DiskCopy
-	err := f.call(ctx, "asking for the progress of disk "+d.Target, func(ctx context.Context) (err error) {
+	err = f.call(ctx, "asking for the progress of disk "+d.Target, func(ctx context.Context) (err error) {
 		job, err = f.cfg.Target.CopyStatus(ctx, s.Name, d.Target)
 		return err
 	})
 	if errors.Is(err, hypervisor.ErrNotFound) {
-		return f.beginCopy(ctx, s, d)
+		if f.copying == d.Target {
+			return false, f.lostCopy(d)
+		}
+		return false, f.beginCopy(ctx, s, d)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
+	f.copying = d.Target
 	f.seen(d, job)
 	if !job.Complete {
-		return nil
+		return false, nil
 	}
-	return f.switchOver(ctx, s, d)
+	if err := f.switchOver(ctx, s, d); err != nil {
+		return false, err
+	}
+	return f.round(ctx)
+}
+
+// lostCopy says why a copy has probably ended before it was complete, and gives its room back at once: the guest may need it.
+func (f *flattening) lostCopy(d hypervisor.Disk) error {
+	f.copying = ""
+	dir, job := filepath.Dir(d.Source), f.disks[d.Target]
+	free, err := f.cfg.FreeBytes(dir)
+	if err != nil {
+		return fmt.Errorf("asking for the room at %s: %w", dir, err)
+	}
+	if err := removeImage(standalonePath(dir, d.Target)); err != nil {
+		return err
+	}
+	ended := fmt.Sprintf("the copy of disk %s ended at %d of %d MiB", d.Target, job.DoneBytes>>20, job.TotalBytes>>20)
+	if free < job.TotalBytes-job.DoneBytes {
+		return refuse(umbrav1.ErrorReason_ERROR_REASON_NO_SPACE, "%s, when %s had %d MiB free; the server runs on, and its disks are as they were", ended, dir, free>>20)
+	}
+	return &hypervisorError{doing: "copying the disks", err: errors.New(ended + "; QEMU's log of the server may say why")}
+}
+
+func removeImage(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing an unfinished copy: %w", err)
+	}
+	return nil
 }
 
 // beginCopy makes the image anew: what a copy has left that was lost is worth nothing, and the server does not use it.
 func (f *flattening) beginCopy(ctx context.Context, s hypervisor.Server, d hypervisor.Disk) error {
 	path := standalonePath(filepath.Dir(d.Source), d.Target)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("removing what was copied of disk %s: %w", d.Target, err)
+	if err := removeImage(path); err != nil {
+		return err
 	}
 	err := f.call(ctx, "making the image that disk "+d.Target+" is copied to", func(ctx context.Context) error {
 		return f.cfg.Target.CreateImage(ctx, path, d.SizeBytes)
@@ -160,6 +197,16 @@ func (f *flattening) progress(now time.Time) *umbrav1.Progress {
 		out.TimeLeft = durationpb.New(time.Duration(float64(total-done) / f.rate * float64(time.Second)))
 	}
 	return out
+}
+
+// interval is how long to wait before the next look: less when a copy is about to be complete.
+func (f *flattening) interval() time.Duration {
+	job := f.disks[f.copying]
+	if f.rate < 1 {
+		return flattenIntervalMin
+	}
+	left := float64(job.TotalBytes-job.DoneBytes) / f.rate
+	return min(max(time.Duration(left/4*float64(time.Second)), flattenIntervalMin), flattenIntervalMax)
 }
 
 // stalled is how long no byte has moved.
