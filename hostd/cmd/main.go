@@ -52,7 +52,7 @@ type flags struct {
 
 	LibvirtSocket   string             `help:"libvirt's socket." default:"/run/libvirt/libvirt-sock" placeholder:"FILE"`
 	CyclesMax       int                `type:"positive" help:"How many servers are replicated at the same instant." default:"4"`
-	CopyCostMax     share              `help:"The share of its own I/O that a server may lose at most while whole disks of it are copied, as for its first recovery point. 1: they are copied at full speed." default:"0.1" placeholder:"SHARE"`
+	CopyCostMax     share              `help:"The share of its own I/O that a server may lose at most while whole disks of it are copied, as for its first recovery point or in a commit. 1: they are copied at full speed." default:"0.1" placeholder:"SHARE"`
 	ScratchBytesMax int64              `type:"positive" help:"How many bytes the scratch files of one server's backup job may take." default:"8589934592"`
 	ScratchFreeMin  int64              `type:"positive" help:"How many bytes stay free where --run-dir is. With less, backup jobs end, and none is begun." default:"1073741824" placeholder:"BYTES"`
 	Metrics         string             `type:"address" help:"Address that Prometheus scrapes, plain HTTP for whoever asks: a loopback address, or one of a network of its own. Without it, there are no metrics." placeholder:"ADDRESS:PORT"`

@@ -121,7 +121,7 @@ func assemble(f flags, log *slog.Logger, me *me, kept *journal.Journal, on machi
 	p.replica = received
 	shadow, err = shadowserver.New(shadowserver.Config{
 		StoreDir: f.StoreDir, ServersDir: f.ServersDir, Replica: received, Target: on, Journal: kept,
-		Clock: clock.System, Log: log, Tracer: tracer, Report: p.outbox.Report,
+		Clock: clock.System, Log: log, Tracer: tracer, Report: p.outbox.Report, CopyCostMax: float64(f.CopyCostMax),
 	})
 	if err != nil {
 		return nil, err

@@ -99,6 +99,8 @@ type Inventory interface {
 	Server(ctx context.Context, name string) (Server, error)
 	// ServerXML is the definition to start the server from elsewhere: inactive, migratable where libvirt can.
 	ServerXML(ctx context.Context, name string) (string, error)
+	// IOCounters are the server's own; what others read through an export of a job, or copy, does not count. ErrNotRunning when it is off.
+	IOCounters(ctx context.Context, server string) (IOCounters, error)
 	// Diagnostics is the hypervisor's view of a server for a support bundle, by file name. Without secrets.
 	Diagnostics(ctx context.Context, name string) (map[string][]byte, error)
 }
@@ -153,8 +155,6 @@ type Source interface {
 	BeginBackup(ctx context.Context, req BackupRequest) (Backup, error)
 	// EndBackup ends Umbra's job on the server and removes its socket and scratch files in runDir. No job is no error, and neither is ErrJobLost.
 	EndBackup(ctx context.Context, server, runDir string) error
-	// IOCounters are the server's own; what others read through an export of a job does not count. ErrNotRunning when it is off.
-	IOCounters(ctx context.Context, server string) (IOCounters, error)
 	// Checkpoints lists Umbra's checkpoints of the server, oldest first.
 	Checkpoints(ctx context.Context, server string) ([]string, error)
 	// DeleteCheckpoint deletes one of Umbra's. One that is not there is no error. One whose bitmap is broken is removed all the same.
@@ -203,6 +203,8 @@ type Target interface {
 	CopyStart(ctx context.Context, server, disk, path string) error
 	// CopyStatus tells how far it is, or ErrNotFound when none is running.
 	CopyStatus(ctx context.Context, server, disk string) (DiskCopy, error)
+	// CopyLimit has a copy that runs take no more than so many bytes a second, or as many as it can (0). ErrNotFound when none is running.
+	CopyLimit(ctx context.Context, server, disk string, bytesPerSecond int64) error
 	// CopySwitch has the server go on with the copy instead of the disk, in its definition too, and ends the copying. What the copy holds
 	// is flushed before. An error, and nothing changed, for one that is not complete; ErrNotFound when none is running.
 	CopySwitch(ctx context.Context, server, disk string) error

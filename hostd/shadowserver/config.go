@@ -43,6 +43,8 @@ const (
 	// DefaultFreeBytesMin is what must be free where stores and servers are, to be ready for a failover: a
 	// server's writes since its boot go there.
 	DefaultFreeBytesMin = 1 << 30
+	// DefaultCopyCostMax is the share of a disk's time that a commit takes from a server at work.
+	DefaultCopyCostMax = 0.1
 )
 
 // Config is what the role needs. Everything without a default is required.
@@ -64,6 +66,9 @@ type Config struct {
 	// ScanBeforeBoot bounds the reading back of a point before its server is started; the rest is read while the
 	// server is verified. It is time added to a failover. Default: DefaultScanBeforeBoot; negative: none.
 	ScanBeforeBoot time.Duration
+	// CopyCostMax is the share of the disk's time that a commit's copy may take while the server is at work. 1: the server is not
+	// spared. Default: DefaultCopyCostMax.
+	CopyCostMax float64
 	// FreeBytes is the space that is free in the file system of a folder. Default: what the system says.
 	FreeBytes func(dir string) (int64, error)
 	// LinkExists tells whether the host has a network device of that name. Default: what the system says.
@@ -94,6 +99,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.ScanBeforeBoot == 0 {
 		c.ScanBeforeBoot = DefaultScanBeforeBoot
+	}
+	if c.CopyCostMax == 0 {
+		c.CopyCostMax = DefaultCopyCostMax
 	}
 	if c.FreeBytes == nil {
 		c.FreeBytes = diskspace.Free

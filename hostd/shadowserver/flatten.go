@@ -23,7 +23,8 @@ const rateWeight = 0.3
 type flattening struct {
 	*worker
 	disks   map[string]hypervisor.DiskCopy // as last seen
-	copying string                         // the disk whose copy was begun in this run of the server
+	copying string                         // the disk whose copy runs in this run of the server
+	sparing sparing                        // of that copy
 
 	measuredAt time.Time
 	measured   int64
@@ -116,10 +117,15 @@ func (f *flattening) advance(ctx context.Context, s hypervisor.Server, d hypervi
 	if err != nil {
 		return false, err
 	}
-	f.copying = d.Target
 	f.seen(d, job)
+	if f.copying != d.Target { // an earlier life of ours began it, and may have limited it
+		f.copies(d)
+		if err := f.limitCopy(ctx, s.Name, d, 0); err != nil {
+			return false, err
+		}
+	}
 	if !job.Complete {
-		return false, nil
+		return false, f.spare(ctx, s.Name, d)
 	}
 	if err := f.switchOver(ctx, s, d); err != nil {
 		return false, err
@@ -167,9 +173,18 @@ func (f *flattening) beginCopy(ctx context.Context, s hypervisor.Server, d hyper
 	if err := syncFolder(filepath.Dir(path)); err != nil {
 		return err
 	}
-	return f.call(ctx, "beginning to copy disk "+d.Target, func(ctx context.Context) error {
+	err = f.call(ctx, "beginning to copy disk "+d.Target, func(ctx context.Context) error {
 		return f.cfg.Target.CopyStart(ctx, s.Name, d.Target, path)
 	})
+	if err == nil {
+		f.copies(d)
+	}
+	return err
+}
+
+// copies notes that the copy of a disk runs.
+func (f *flattening) copies(d hypervisor.Disk) {
+	f.copying, f.sparing = d.Target, sparing{costMax: f.cfg.CopyCostMax}
 }
 
 func (f *flattening) progress(now time.Time) *umbrav1.Progress {

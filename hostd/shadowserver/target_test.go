@@ -54,6 +54,7 @@ type fakeCopy struct {
 	path    string
 	asked   int
 	flushed bool // since it was complete
+	limit   int64
 }
 
 func (c *fakeCopy) complete() bool { return c.asked > copyRounds }
@@ -424,6 +425,31 @@ func (f *fakeTarget) CopyStatus(_ context.Context, name, disk string) (job hyper
 		})
 	})
 	return job, err
+}
+
+func (f *fakeTarget) CopyLimit(_ context.Context, name, disk string, bytesPerSecond int64) error {
+	return f.effect("CopyLimit", func() error {
+		return f.onRunning(name, func(s *fakeServer) error {
+			if s.copies[disk] == nil {
+				return hypervisor.ErrNotFound
+			}
+			s.copies[disk].limit = bytesPerSecond
+			return nil
+		})
+	})
+}
+
+// IOCounters are of a guest that writes once between any two calls.
+func (f *fakeTarget) IOCounters(_ context.Context, name string) (io hypervisor.IOCounters, err error) {
+	err = f.question("IOCounters", func() error {
+		return f.onRunning(name, func(s *fakeServer) error {
+			for _, d := range s.disks {
+				io.Requests += int64(f.written[lineage(d.Source)])
+			}
+			return nil
+		})
+	})
+	return io, err
 }
 
 // CopySwitch changes the definition too, as libvirt does.

@@ -288,6 +288,10 @@ func (g grip) Resume(ctx context.Context, server string) error {
 	return g.do(ctx, func(ctx context.Context) error { return g.machine.Resume(ctx, server) })
 }
 
+func (g grip) CopyLimit(ctx context.Context, server, disk string, bytesPerSecond int64) error {
+	return g.do(ctx, func(ctx context.Context) error { return g.machine.CopyLimit(ctx, server, disk, bytesPerSecond) })
+}
+
 func (g grip) CopyStatus(ctx context.Context, server, disk string) (hypervisor.DiskCopy, error) {
 	return ask(ctx, g, func(ctx context.Context) (hypervisor.DiskCopy, error) { return g.machine.CopyStatus(ctx, server, disk) })
 }

@@ -33,8 +33,12 @@ func copyTakesTheDisksPlaceOnlyWhenAsked(t *testing.T, b *bench) {
 	wantError(t, err, hypervisor.ErrNotFound)
 	wantError(t, b.hypervisor.CopySwitch(t.Context(), b.server, "vda"), hypervisor.ErrNotFound)
 	wantError(t, b.hypervisor.CopyStart(t.Context(), b.server, "vdz", path), hypervisor.ErrNotFound)
+	wantError(t, b.hypervisor.CopyLimit(t.Context(), b.server, "vda", 0), hypervisor.ErrNotFound)
 	for range 2 {
 		must(t, b.hypervisor.CopyStart(t.Context(), b.server, "vda", path))
+	}
+	for _, limit := range []int64{64 * mib, 0} {
+		must(t, b.hypervisor.CopyLimit(t.Context(), b.server, "vda", limit))
 	}
 	b.complete(t)
 	want(t, "disk that is being copied", b.disk(t), before)

@@ -94,6 +94,21 @@ func mirrored(definition *libvirtxml.Domain, disk string) bool {
 	return false
 }
 
+// CopyLimit has a copy that runs take no more than so many bytes a second, or as many as it can (0). No copy is hypervisor.ErrNotFound.
+func (h *Hypervisor) CopyLimit(ctx context.Context, server, disk string, bytesPerSecond int64) error {
+	if _, err := h.CopyStatus(ctx, server, disk); err != nil {
+		return err
+	}
+	dom, err := h.domain(ctx, server, "")
+	if err != nil {
+		return err
+	}
+	failed := h.call(ctx, fmt.Sprintf("limit the copy of disk %q of server %q", disk, server), func(l *rpc.Libvirt) error {
+		return l.DomainBlockJobSetSpeed(dom, disk, uint64(bytesPerSecond), rpc.DomainBlockJobSpeedBandwidthBytes)
+	})
+	return h.orNotRunning(ctx, dom, failed)
+}
+
 // CopySwitch has the server go on with the copy instead of the disk that was copied, in its definition too, and ends the job. QEMU
 // flushes the copy before that. One that is not complete is an error, and goes on; no copy is hypervisor.ErrNotFound.
 func (h *Hypervisor) CopySwitch(ctx context.Context, server, disk string) error {
