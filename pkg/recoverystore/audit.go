@@ -273,6 +273,9 @@ func (s *Store) repair(a *audit) error {
 	s.log.Error("index was altered by something else than this program, and is repaired", "repairs", len(a.fixes),
 		"unreadable", len(a.unreadable))
 	err := s.update(func(tx *bbolt.Tx) error {
+		if err := dropSummaries(tx); err != nil {
+			return err
+		}
 		for _, f := range a.fixes {
 			if err := f(tx); err != nil {
 				return err

@@ -83,6 +83,9 @@ func (c *draftCommit) writeChunks() error {
 		} else {
 			err = c.chunks.put(k, c.seq, e)
 		}
+		if err == nil {
+			err = c.chunks.summarise(k, c.seq)
+		}
 		if err != nil {
 			return err
 		}

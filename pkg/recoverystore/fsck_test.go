@@ -17,6 +17,9 @@ func (s *Store) fsck() error {
 		if err != nil {
 			return err
 		}
+		if err := fsckSummaries(tx); err != nil {
+			return err
+		}
 		free, err := (extentSet{tx.Bucket(bucketFree)}).all()
 		if err != nil {
 			return err
@@ -90,6 +93,32 @@ func (s *Store) fsckChunks(tx *bbolt.Tx) (map[uint32][]uint64, error) {
 		return nil, fmt.Errorf("%d births for %d records", n, records)
 	}
 	return used, nil
+}
+
+// fsckSummaries holds every summary against all the versions that it sums up.
+func fsckSummaries(tx *bbolt.Tx) error {
+	chunks := chunksOf(tx)
+	return chunks.summaries.ForEach(func(key, v []byte) error {
+		k, seq, ok := parseEntryKey(key)
+		if !ok || chunks.locs.Get(key) == nil || !summarised(key) {
+			return fmt.Errorf("summary %x has no version, or none that is to have one", key)
+		}
+		runs, err := decodeRuns(nil, key, v)
+		if err != nil {
+			return err
+		}
+		var have, want cells
+		have.fill(entry{runs: runs})
+		if err := chunks.resolve(&want, k, seq, false); err != nil {
+			return err
+		}
+		have.dropZeros() // which a merge drops from the oldest version
+		want.dropZeros()
+		if have.cell != want.cell {
+			return fmt.Errorf("summary of %v at %d is %v, the versions say %v", k, seq, have.entry().runs, want.entry().runs)
+		}
+		return nil
+	})
 }
 
 func fsckSpace(tx *bbolt.Tx, d *disk, used []uint64, free []extent) error {

@@ -27,6 +27,8 @@ var (
 	bucketDamage = []byte("damage")
 	bucketViews  = []byte("views")
 	bucketTails  = []byte("tails")
+	// bucketSummaries is not among those that must be there: an earlier program does not make it.
+	bucketSummaries = []byte("summaries")
 
 	buckets = [][]byte{
 		bucketMeta, bucketPoints, bucketBlobs, bucketDraft, bucketLocs, bucketSums,
@@ -85,7 +87,14 @@ func corruptIndex(err error) error {
 
 func (x *index) view(fn func(tx *bbolt.Tx) error) error { return corruptIndex(x.db.View(fn)) }
 
-func (x *index) update(fn func(tx *bbolt.Tx) error) error { return corruptIndex(x.db.Update(fn)) }
+func (x *index) update(fn func(tx *bbolt.Tx) error) error {
+	return corruptIndex(x.db.Update(func(tx *bbolt.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketMeta).Put(keyWritten, uintValue(uint64(tx.ID())))
+	}))
+}
 
 // shows says whether a transaction whose commit failed is there for readers: on disk it may be or not.
 func (x *index) shows(id int) bool {
@@ -100,11 +109,12 @@ func (x *index) shows(id int) bool {
 // prepare makes the buckets of a new index, and checks that an old one has them all and is of a format that is known.
 func (x *index) prepare() error {
 	return x.update(func(tx *bbolt.Tx) error {
+		last := tx.ID() - 1
 		if meta := tx.Bucket(bucketMeta); meta != nil {
 			if err := checkFormat(meta); err != nil {
 				return err
 			}
-			if err := checkBuckets(tx); err != nil || !x.db.Behind() {
+			if err := errors.Join(checkBuckets(tx), prepareSummaries(tx, last)); err != nil || !x.db.Behind() {
 				return err
 			}
 			return fallBack(tx)
@@ -116,6 +126,9 @@ func (x *index) prepare() error {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return fmt.Errorf("make bucket %s: %w", name, err)
 			}
+		}
+		if err := dropSummaries(tx); err != nil {
+			return err
 		}
 		if err := tx.Bucket(bucketMeta).Put(keySeq, uintValue(1)); err != nil {
 			return err
@@ -188,11 +201,11 @@ func decodeRecord(key, value []byte, record any) error {
 
 // chunkStore reads and writes the versions of chunks inside one transaction.
 type chunkStore struct {
-	locs, sums, births *bbolt.Bucket
+	locs, sums, births, summaries *bbolt.Bucket
 }
 
 func chunksOf(tx *bbolt.Tx) chunkStore {
-	s := chunkStore{tx.Bucket(bucketLocs), tx.Bucket(bucketSums), tx.Bucket(bucketBirths)}
+	s := chunkStore{tx.Bucket(bucketLocs), tx.Bucket(bucketSums), tx.Bucket(bucketBirths), tx.Bucket(bucketSummaries)}
 	s.locs.FillPercent, s.sums.FillPercent, s.births.FillPercent = indexFill, indexFill, indexFill
 	return s
 }
@@ -214,6 +227,11 @@ func (s chunkStore) put(k chunkKey, seq uint64, e entry) error {
 
 func (s chunkStore) delete(k chunkKey, seq uint64) error {
 	key := entryKey(k, seq)
+	if summarised(key) {
+		if err := s.summaries.Delete(key); err != nil {
+			return err
+		}
+	}
 	return errors.Join(s.locs.Delete(key), s.sums.Delete(key), s.births.Delete(birthKey(seq, k)))
 }
 

@@ -15,7 +15,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	summaryEvery = 2 // so that chunks of few versions have some
+	goleak.VerifyTestMain(m)
+}
 
 // clusterOf is the content that a tag stands for; tag 0 is zeros.
 func clusterOf(tag uint32, n int) []byte {

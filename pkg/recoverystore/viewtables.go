@@ -128,7 +128,7 @@ func (s *Store) lostWhileOpen(d *disk, fileClusters uint64) error {
 }
 
 // tableWriter turns the index into L2 tables, in one pass in the order of the disk. For each chunk it
-// goes from the newest version that the point sees back to older ones, until every cluster is known.
+// goes from the newest version that the point sees back to older ones, until every cluster is known or a summary says the rest.
 type tableWriter struct {
 	ctx          context.Context
 	disk         *disk
@@ -146,6 +146,7 @@ type tableWriter struct {
 	restore, restored bool
 	runs              []run
 	pass              *pass
+	chunks            chunkStore
 	end               uint64 // bytes from base to behind the last cluster
 	lost              bool   // a cluster lies behind the file's end
 }
@@ -153,7 +154,7 @@ type tableWriter struct {
 func (w *tableWriter) walk(tx *bbolt.Tx) error {
 	chunks := chunksOf(tx)
 	last := chunkKey{w.disk.ID, uint32((w.layout.VirtualSize - 1) / ClusterSize / ChunkClusters)}
-	w.pass = &pass{tx: tx}
+	w.pass, w.chunks = &pass{tx: tx}, chunks
 	cur := chunks.locs.Cursor()
 	for at := (chunkKey{w.disk.ID, 0}); ; at.chunk++ {
 		key, _ := cur.Seek(entryKey(at, 0))
@@ -176,8 +177,23 @@ func (w *tableWriter) chunk(cur *bbolt.Cursor, k chunkKey) error {
 	var known chunkBits
 	left := ChunkClusters
 	var part []byte
+	enter := func(key []byte, runs []run) (err error) {
+		if part == nil {
+			if part, err = w.part(k.chunk); err != nil {
+				return err
+			}
+		}
+		for _, r := range runs {
+			if !r.zero && r.loc < w.dataStart {
+				return fmt.Errorf("%w: record %x points into the views", ErrCorruptIndex, key)
+			}
+			left -= w.run(part, &known, r)
+		}
+		return nil
+	}
+	base, from := w.chunks.summary(k, w.seq)
 	for key, v := seekLast(cur, entryKey(k, w.seq)); key != nil && left > 0; key, v = cur.Prev() {
-		if at, _, ok := parseEntryKey(key); !ok || at != k {
+		if at, born, ok := parseEntryKey(key); !ok || at != k || born <= from {
 			break
 		}
 		if err := w.pass.saw(key, v); err != nil {
@@ -191,17 +207,12 @@ func (w *tableWriter) chunk(cur *bbolt.Cursor, k chunkKey) error {
 		if err != nil {
 			return err
 		}
-		if part == nil {
-			if part, err = w.part(k.chunk); err != nil {
-				return err
-			}
+		if err := enter(key, w.runs); err != nil {
+			return err
 		}
-		for _, r := range w.runs {
-			if !r.zero && r.loc < w.dataStart {
-				return fmt.Errorf("%w: record %x points into the views", ErrCorruptIndex, key)
-			}
-			left -= w.run(part, &known, r)
-		}
+	}
+	if left > 0 && len(base) > 0 {
+		return enter(entryKey(k, from), base)
 	}
 	return nil
 }
