@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 )
 
 // run is a sequence of neighbouring clusters of one chunk, either zero or stored one after another.
@@ -92,25 +93,37 @@ func decodeRuns(dst []run, key, value []byte) ([]run, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseRuns(dst, key, b)
+}
+
+// parseRuns is decodeRuns of a record that was unsealed.
+func parseRuns(dst []run, key, b []byte) ([]run, error) {
 	if len(b) == 0 || len(b)%runBytes != 0 {
 		return nil, fmt.Errorf("%w: record %x has %d bytes", ErrCorruptIndex, key, len(b))
 	}
 	end := 0
+	dst = slices.Grow(dst, len(b)/runBytes)
 	for ; len(b) > 0; b = b[runBytes:] {
 		v := binary.LittleEndian.Uint64(b)
-		r := run{
-			first: int(v >> firstShift),
-			count: int(v>>countShift)&chunkMask + 1,
-			zero:  v>>zeroShift&1 == 1,
-			loc:   v & (locMax - 1),
-		}
-		if r.first < end || r.end() > ChunkClusters || v&reservedRun != 0 || r.zero != (r.loc == 0) || r.loc+uint64(r.count) > locMax {
+		r, ok := decodeRun(v, end)
+		if !ok {
 			return nil, fmt.Errorf("%w: record %x: impossible run %x", ErrCorruptIndex, key, v)
 		}
 		end = r.end()
 		dst = append(dst, r)
 	}
 	return dst, nil
+}
+
+// decodeRun reads a run that is to begin at the cluster from or later.
+func decodeRun(v uint64, from int) (r run, ok bool) {
+	r = run{
+		first: int(v >> firstShift),
+		count: int(v>>countShift)&chunkMask + 1,
+		zero:  v>>zeroShift&1 == 1,
+		loc:   v & (locMax - 1),
+	}
+	return r, r.first >= from && r.end() <= ChunkClusters && v&reservedRun == 0 && r.zero == (r.loc == 0) && r.loc+uint64(r.count) <= locMax
 }
 
 func encodeSums(key []byte, sums []Sum) []byte {

@@ -8,8 +8,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// summaryEvery is how many versions of a chunk there are, on average, for one with a summary. A test makes it small.
-var summaryEvery uint64 = 64
+// summaryEvery is how many versions of a chunk there are, on average, for one with a summary. Who changes it gives keyWritten another
+// name, so that the summaries that are there are dropped. A test makes it small.
+var summaryEvery uint64 = 16
 
 // keyWritten in meta holds the number of the last transaction of a program that knows summaries.
 var keyWritten = []byte("written")
@@ -41,7 +42,7 @@ func (s chunkStore) summarise(k chunkKey, seq uint64) error {
 
 // fillAsOf fills c with what the chunk holds as of seq, without checksums. older tells whether more than one version was met.
 func (s chunkStore) fillAsOf(c *cells, k chunkKey, seq uint64) (older bool, err error) {
-	base, from := s.summary(k, seq-1)
+	summary, from := s.summary(k, seq-1)
 	cur := s.locs.Cursor()
 	met := 0
 	for key, v := seekLast(cur, entryKey(k, seq)); key != nil; key, v = cur.Prev() {
@@ -56,19 +57,25 @@ func (s chunkStore) fillAsOf(c *cells, k chunkKey, seq uint64) (older bool, err 
 		c.fill(entry{runs: runs})
 		met++
 	}
-	c.fill(entry{runs: base})
+	if from > 0 {
+		runs, err := parseRuns(nil, entryKey(k, from), summary)
+		if err != nil {
+			return false, err
+		}
+		c.fill(entry{runs: runs})
+	}
 	return met > 1 || from > 0, nil
 }
 
-// summary is the newest of a chunk that a point of that seq sees, and the seq that it is of; 0 when there is none.
-func (s chunkStore) summary(k chunkKey, seq uint64) (runs []run, of uint64) {
+// summary is the newest of a chunk that a point of that seq sees, as encoded runs, and the seq that it is of; 0 when there is none.
+func (s chunkStore) summary(k chunkKey, seq uint64) (runs []byte, of uint64) {
 	cur := s.summaries.Cursor()
 	for key, v := seekLast(cur, entryKey(k, seq)); key != nil; key, v = cur.Prev() {
 		at, of, ok := parseEntryKey(key)
 		if !ok || at != k {
 			break
 		}
-		if runs, err := decodeRuns(nil, key, v); err == nil {
+		if runs, err := unseal(key, v); err == nil {
 			return runs, of
 		}
 	}

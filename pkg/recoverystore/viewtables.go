@@ -3,6 +3,7 @@ package recoverystore
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -144,7 +145,6 @@ type tableWriter struct {
 	used    []bool
 	// restore: the tables are there; what differs is written, and noted in restored.
 	restore, restored bool
-	runs              []run
 	pass              *pass
 	chunks            chunkStore
 	end               uint64 // bytes from base to behind the last cluster
@@ -177,42 +177,37 @@ func (w *tableWriter) chunk(cur *bbolt.Cursor, k chunkKey) error {
 	var known chunkBits
 	left := ChunkClusters
 	var part []byte
-	enter := func(key []byte, runs []run) (err error) {
+	lay := func(key, runs []byte) (err error) {
 		if part == nil {
 			if part, err = w.part(k.chunk); err != nil {
 				return err
 			}
 		}
-		for _, r := range runs {
-			if !r.zero && r.loc < w.dataStart {
-				return fmt.Errorf("%w: record %x points into the views", ErrCorruptIndex, key)
-			}
-			left -= w.run(part, &known, r)
+		entered, err := w.lay(part, &known, runs)
+		left -= entered
+		if err != nil {
+			return fmt.Errorf("%w: record %x: %w", ErrCorruptIndex, key, err)
 		}
 		return nil
 	}
-	base, from := w.chunks.summary(k, w.seq)
+	summary, of := w.chunks.summary(k, w.seq)
 	for key, v := seekLast(cur, entryKey(k, w.seq)); key != nil && left > 0; key, v = cur.Prev() {
-		if at, born, ok := parseEntryKey(key); !ok || at != k || born <= from {
+		if at, born, ok := parseEntryKey(key); !ok || at != k || born <= of {
 			break
 		}
 		if err := w.pass.saw(key, v); err != nil {
 			return err
 		}
-		var err error
-		w.runs, err = decodeRuns(w.runs[:0], key, v)
-		if err != nil && w.lenient {
-			continue
+		runs, err := unseal(key, v)
+		if err == nil {
+			err = lay(key, runs)
 		}
-		if err != nil {
-			return err
-		}
-		if err := enter(key, w.runs); err != nil {
+		if err != nil && !(w.lenient && errors.Is(err, ErrCorruptIndex)) {
 			return err
 		}
 	}
-	if left > 0 && len(base) > 0 {
-		return enter(entryKey(k, from), base)
+	if left > 0 && of > 0 {
+		return lay(entryKey(k, of), summary)
 	}
 	return nil
 }
@@ -239,29 +234,38 @@ func (w *tableWriter) part(chunk uint32) ([]byte, error) {
 	return w.tables[(table-w.first)*ClusterSize+int(chunk)%chunksPerTable*partBytes:][:partBytes], nil
 }
 
-// run enters the clusters of r that no newer version has, and returns how many those were.
-func (w *tableWriter) run(part []byte, known *chunkBits, r run) int {
-	entered := 0
-	last := uint64(0)
-	for i := range r.count {
-		cluster := r.first + i
-		if known.has(cluster) {
-			continue
-		}
-		known.set(cluster)
-		entered++
-		if r.zero {
-			continue
-		}
-		last = r.loc + uint64(i) + 1
-		qcow2.PutL2(part, cluster, (last-1)*ClusterSize-w.base)
+// lay enters the clusters of encoded runs that no newer version has, and returns how many those were. It is what a view's time goes
+// into: a disk that is written to at random has as many runs as clusters.
+func (w *tableWriter) lay(part []byte, known *chunkBits, runs []byte) (entered int, err error) {
+	if len(runs) == 0 || len(runs)%runBytes != 0 {
+		return 0, fmt.Errorf("it has %d bytes", len(runs))
 	}
-	if last == 0 {
-		return entered
+	end, last := 0, uint64(0)
+	for ; len(runs) > 0; runs = runs[runBytes:] {
+		v := binary.LittleEndian.Uint64(runs)
+		r, ok := decodeRun(v, end)
+		if !ok || !r.zero && r.loc < w.dataStart {
+			return entered, fmt.Errorf("impossible run %x", v)
+		}
+		end = r.end()
+		for cluster, loc := r.first, r.loc; cluster < end; cluster, loc = cluster+1, loc+1 {
+			word, bit := &known[cluster/64], uint64(1)<<(cluster%64)
+			if *word&bit != 0 {
+				continue
+			}
+			*word |= bit
+			entered++
+			if !r.zero {
+				last = max(last, loc+1)
+				qcow2.PutL2(part, cluster, loc*ClusterSize-w.base)
+			}
+		}
 	}
-	w.lost = w.lost || last > w.fileClusters
-	w.end = max(w.end, last*ClusterSize-w.base)
-	return entered
+	if last > 0 {
+		w.lost = w.lost || last > w.fileClusters
+		w.end = max(w.end, last*ClusterSize-w.base)
+	}
+	return entered, nil
 }
 
 func (w *tableWriter) flush() error {

@@ -84,6 +84,22 @@ func (s *pointStore) fill(ctx context.Context) error {
 	return err
 }
 
+// scatter writes the whole disk, cluster by cluster in random order, and makes a point of it.
+func (s *pointStore) scatter(ctx context.Context) error {
+	draft, err := s.Begin()
+	if err != nil {
+		return err
+	}
+	for _, cluster := range s.rand.Perm(int(s.disk.SizeBytes / recoverystore.ClusterSize)) {
+		s.noise(s.data)
+		if err := draft.WriteClusters(pointDisk, uint64(cluster), s.data, nil); err != nil {
+			return err
+		}
+	}
+	_, err = draft.Complete(ctx, recoverystore.PointMeta{CreateTime: time.Now()})
+	return err
+}
+
 // grow takes points until there are so many, and returns how long each took.
 func (s *pointStore) grow(ctx context.Context, points int) ([]float64, error) {
 	var took []float64
