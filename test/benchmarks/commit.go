@@ -45,7 +45,7 @@ func commitTime(ctx context.Context, b *bench) error {
 		}
 		best := got.bestPeer()
 		b.faster(fmt.Sprintf("commit of %d GiB", b.syncSize()/gib), got[ourSide], got[best], best, 1.0, 1.2)
-		b.remark("Umbra's figure is from the request to the end of the operation; the server runs throughout, and is suspended for the moment in which QEMU writes its tables out.")
+		b.remark("Umbra's figure is from the request to the end of the operation; the server runs throughout, and is paused for the moment in which it is switched to the copy.")
 		return nil
 	})
 }
