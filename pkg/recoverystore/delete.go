@@ -75,6 +75,7 @@ func (s *Store) markDeleting(choose func() ([]*pointRecord, error)) error {
 		for _, p := range chosen {
 			p.Deleting = true
 		}
+		s.deleting += len(chosen)
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -94,6 +95,7 @@ func (s *Store) markDeleting(choose func() ([]*pointRecord, error)) error {
 		for _, p := range chosen {
 			p.Deleting = false
 		}
+		s.deleting -= len(chosen)
 		return fmt.Errorf("mark recovery points for deletion: %w", err)
 	}
 	return nil
@@ -145,6 +147,9 @@ func (s *Store) nextGroup() (deletionGroup, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var g deletionGroup
+	if s.deleting == 0 {
+		return g, false
+	}
 	for _, p := range s.points {
 		switch {
 		case p.Deleting:

@@ -78,6 +78,11 @@ func (s *Store) loadPoints(b *bbolt.Bucket) (moved []misplaced, err error) {
 	}
 	slices.SortStableFunc(s.points, func(a, b *pointRecord) int { return cmp.Compare(a.Seq, b.Seq) })
 	s.points = slices.CompactFunc(s.points, func(a, b *pointRecord) bool { return a.Seq == b.Seq })
+	for _, p := range s.points {
+		if p.Deleting {
+			s.deleting++
+		}
+	}
 	estimateTimes(s.points)
 	return moved, err
 }

@@ -145,14 +145,9 @@ func (s *Store) forgetPoints(g deletionGroup) error {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
 	s.mu.Lock()
-	var gone, stay []*pointRecord
-	for _, p := range s.points {
-		if slices.Contains(g.points, p.Seq) {
-			gone = append(gone, p)
-		} else {
-			stay = append(stay, p)
-		}
-	}
+	from, _ := s.place(g.points[0])
+	gone := slices.Clone(s.points[from : from+len(g.points)])
+	stay := slices.Delete(slices.Clone(s.points), from, from+len(g.points))
 	s.mu.Unlock()
 	err := s.update(func(tx *bbolt.Tx) error {
 		for _, p := range gone {
@@ -167,7 +162,7 @@ func (s *Store) forgetPoints(g deletionGroup) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.points = stay
+	s.points, s.deleting = stay, s.deleting-len(gone)
 	for _, p := range gone {
 		delete(s.damage.points, p.Seq)
 	}

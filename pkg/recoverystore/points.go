@@ -131,12 +131,17 @@ func (p *pointRecord) damaged() error {
 // livePoint needs mu.
 func (s *Store) livePoint(id PointID) (*pointRecord, error) {
 	if seq, ok := id.Seq(); ok {
-		at, found := slices.BinarySearchFunc(s.points, seq, func(p *pointRecord, seq uint64) int { return cmp.Compare(p.Seq, seq) })
+		at, found := s.place(seq)
 		if found && !s.points[at].Deleting {
 			return s.points[at], nil
 		}
 	}
 	return nil, &PointError{ID: id, Reason: ErrNoPoint}
+}
+
+// place is where in the points one of that seq is, or would be. It needs mu.
+func (s *Store) place(seq uint64) (at int, found bool) {
+	return slices.BinarySearchFunc(s.points, seq, func(p *pointRecord, seq uint64) int { return cmp.Compare(p.Seq, seq) })
 }
 
 // newestLive returns the seq of the newest complete point, 0 without one. It needs mu.

@@ -31,17 +31,18 @@ type Store struct {
 	ops                        sync.RWMutex // held shared by every operation, by Close alone
 	deleteMu, viewMu, commitMu sync.Mutex
 
-	mu      sync.Mutex
-	closed  error            // why the store takes no more calls
-	disks   map[uint32]*disk // all, by id
-	retired []dataFile       // of disks that were removed, still open
-	active  []*disk          // those of the next point, in the order given
-	points  []*pointRecord   // by seq, those being deleted included
-	seq     uint64           // of the draft
-	draft   draftRecord
-	handle  *Draft
-	views   map[uint64]viewRecord
-	opening map[uint64]int // points that must not be deleted for the moment
+	mu       sync.Mutex
+	closed   error            // why the store takes no more calls
+	disks    map[uint32]*disk // all, by id
+	retired  []dataFile       // of disks that were removed, still open
+	active   []*disk          // those of the next point, in the order given
+	points   []*pointRecord   // by seq, those being deleted included
+	deleting int              // how many of them are being deleted
+	seq      uint64           // of the draft
+	draft    draftRecord
+	handle   *Draft
+	views    map[uint64]viewRecord
+	opening  map[uint64]int // points that must not be deleted for the moment
 	// doubtful slots may be those of views whose records are unreadable.
 	doubtful []int
 	damage   damageState
