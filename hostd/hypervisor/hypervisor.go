@@ -175,10 +175,13 @@ type Source interface {
 
 // DiskCopy is a running copy of a disk.
 type DiskCopy struct {
+	Path       string // of the image that it is copied into; maybe by somebody else
 	DoneBytes  int64
 	TotalBytes int64
 	// Complete: the copy holds all that the disk holds, and gets all that is written to it.
 	Complete bool
+	// Switching: the server is about to go on with the copy, or with the disk if that fails.
+	Switching bool
 }
 
 // Target is what the shadow role needs.
@@ -201,10 +204,13 @@ type Target interface {
 	// CopyStart begins to copy a disk of a running server, with all that lies below its image, into the empty image at path. What the
 	// guest writes meanwhile goes to both; the server does not need the copy. A copy that runs is no error. It ends with the server's run.
 	CopyStart(ctx context.Context, server, disk, path string) error
-	// CopyStatus tells how far it is, or ErrNotFound when none is running.
+	// CopyStatus tells how far it is, or ErrNotFound when none is running. It waits for a switch that another call has begun; where the
+	// server's disk is after ErrNotFound is to be asked anew.
 	CopyStatus(ctx context.Context, server, disk string) (DiskCopy, error)
 	// CopyLimit has a copy that runs take no more than so many bytes a second, or as many as it can (0). ErrNotFound when none is running.
 	CopyLimit(ctx context.Context, server, disk string, bytesPerSecond int64) error
+	// CopyCancel ends the copying; the server goes on with the disk. No copy is no error.
+	CopyCancel(ctx context.Context, server, disk string) error
 	// CopySwitch has the server go on with the copy instead of the disk, in its definition too, and ends the copying. What the copy holds
 	// is flushed before. An error, and nothing changed, for one that is not complete; ErrNotFound when none is running.
 	CopySwitch(ctx context.Context, server, disk string) error

@@ -1,6 +1,7 @@
 package shadowserver
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -144,13 +145,12 @@ func TestACommitDoesNotCopyWhatItsServerHasLeft(t *testing.T) {
 	})
 }
 
-func TestACommitWhoseCopyFindsNoRoomSaysSoAndGivesItBack(t *testing.T) {
+func TestACommitThatFindsNoRoomSaysSoAndGivesItBack(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, w *world) {
 		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
 		defer l.end()
 		l.phase(assignment(2, 2, modeRun), running)
-		w.target.brokenCopy = 1
-		w.target.freeBytes = 1
+		w.target.setFree(DefaultFreeBytesMin)
 		commit := assignment(3, 3, modeCommit, attemptOf(1, 0))
 		l.role.Assign([]*umbrav1.Assignment{commit})
 		l.until("that there is no room", func(r *umbrav1.AssignmentReport) bool {
@@ -160,8 +160,98 @@ func TestACommitWhoseCopyFindsNoRoomSaysSoAndGivesItBack(t *testing.T) {
 			t.Errorf("%s is left", path)
 		}
 		wantRunning(t, w, 1)
+		w.target.setFree(1 << 40)
 		l.phase(commit, committed)
 		wantAllData(t, w, 1)
+	})
+}
+
+// A switch that ends between two questions, by its user's doing or long after the call, leaves a copy that is in use.
+func TestACopyThatTheServerHasGoneOnWithIsNotTakenForLost(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
+		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
+		defer l.end()
+		l.phase(assignment(2, 2, modeRun), running)
+		asked := 0
+		w.fault = func(_ int, call string) error {
+			if call != "ask CopyStatus" {
+				return nil
+			}
+			if asked++; asked == 3 {
+				w.target.change(serverName, func(s *fakeServer) {
+					if err := w.target.switchOver(s, "vda"); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			return nil
+		}
+		l.act(assignment(3, 3, modeCommit, attemptOf(1, 0)), committed)
+		wantAllData(t, w, 1)
+	})
+}
+
+func TestACommitCopiesASnapshotThatItsUserHasMadeToo(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
+		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
+		defer l.end()
+		l.phase(assignment(2, 2, modeRun), running)
+		overlay := overlayPath(w.attemptDir(1), "vda")
+		snapshot := strings.TrimSuffix(overlay, ".qcow2") + snapshotSuffix
+		if err := os.WriteFile(snapshot, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.target.change(serverName, func(s *fakeServer) {
+			s.disks[0].Source = snapshot
+			s.xml = strings.Replace(s.xml, overlay, snapshot, 1)
+			*w.target.image(snapshot) = *w.target.image(overlay)
+		})
+		l.act(assignment(3, 3, modeCommit, attemptOf(1, 0)), committed)
+		wantAllData(t, w, 1)
+	})
+}
+
+func TestACommitDoesNotEndWithoutADiskThatIsDetachedForNow(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
+		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
+		defer l.end()
+		l.phase(assignment(2, 2, modeRun), running)
+		var detached hypervisor.Disk
+		w.target.change(serverName, func(s *fakeServer) {
+			detached = s.disks[1]
+			s.disks = s.disks[:1]
+		})
+		commit := assignment(3, 3, modeCommit, attemptOf(1, 0), deletePoints)
+		l.role.Assign([]*umbrav1.Assignment{commit})
+		l.until("that a disk is detached", func(r *umbrav1.AssignmentReport) bool {
+			return strings.Contains(r.GetShadow().GetFailure().GetMessage(), "disk vdb of server web was detached")
+		})
+		w.target.change(serverName, func(s *fakeServer) { s.disks = append(s.disks, detached) })
+		l.phase(commit, committed)
+		wantAllData(t, w, 1)
+	})
+}
+
+func TestACommitDoesNotTouchAServerWhoseDisksWereMovedElsewhere(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, w *world) {
+		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
+		defer l.end()
+		l.phase(assignment(2, 2, modeRun), running)
+		var xml string
+		w.target.change(serverName, func(s *fakeServer) {
+			for i := range s.disks {
+				s.disks[i].Source = "/elsewhere/" + s.disks[i].Target
+			}
+			s.xml = strings.ReplaceAll(s.xml, w.attemptDir(1), "/elsewhere")
+			xml = s.xml
+		})
+		l.role.Assign([]*umbrav1.Assignment{assignment(3, 3, modeCommit, attemptOf(1, 0), deletePoints)})
+		l.until("that its disks are elsewhere", func(r *umbrav1.AssignmentReport) bool {
+			return strings.Contains(r.GetShadow().GetFailure().GetMessage(), "moved elsewhere")
+		})
+		if s, _ := w.target.server(serverName); s.xml != xml || s.power != hypervisor.PowerRunning {
+			t.Errorf("the server is %+v", s)
+		}
 	})
 }
 

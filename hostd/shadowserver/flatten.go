@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -73,20 +74,53 @@ func (f *flattening) round(ctx context.Context) (done bool, err error) {
 		if s.Power == hypervisor.PowerOff {
 			return false, f.bringUp(ctx)
 		}
-		if left, err := f.hasLeft(d); err != nil || left {
-			return false, errors.Join(err, fmt.Errorf("server %s runs on %s again, which it had left: shut it down, so that the commit can go on",
-				s.Name, d.Source))
+		if err := f.mayBeCopied(s, d); err != nil {
+			return false, err
 		}
 		return f.advance(ctx, s, d)
 	}
-	return true, nil
+	return true, f.definedAlone(ctx)
 }
 
-// hasLeft tells whether a disk's image is one that the server had left for its copy, so that it is behind that: somebody has defined
-// the server as it was before.
-func (f *flattening) hasLeft(d hypervisor.Disk) (bool, error) {
+// mayBeCopied refuses a disk that stood alone already, by the journal, and does not any more: the image that stands alone must not be
+// made anew then.
+func (f *flattening) mayBeCopied(s hypervisor.Server, d hypervisor.Disk) error {
 	images, err := imagesOf(f.rec.attempt(f.rec.Current).XML)
-	return images[d.Target].path != d.Source, err
+	if err != nil {
+		return err
+	}
+	switch image := images[d.Target]; {
+	case !standsAlone(image.path, d.Target):
+		return nil
+	case d.Source == overlayPath(filepath.Dir(d.Source), d.Target):
+		return fmt.Errorf("server %s runs on %s again, which it had left: shut it down, so that the commit can go on", s.Name, d.Source)
+	default:
+		return fmt.Errorf("disk %s of server %s is on %s, which somebody has put above %s: merge it into that (virsh blockcommit), so that the commit can go on",
+			d.Target, s.Name, d.Source, image.path)
+	}
+}
+
+// definedAlone refuses to end the commit while the definition has a disk that does not stand alone, though the server may run without it.
+func (f *flattening) definedAlone(ctx context.Context) error {
+	var xml string
+	err := f.call(ctx, "reading the server's definition", func(ctx context.Context) (err error) {
+		xml, err = f.cfg.Target.ServerXML(ctx, f.rec.Server)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	images, err := imagesOf(xml)
+	if err != nil {
+		return err
+	}
+	for target, image := range images {
+		if f.rec.attemptOf(image.path) == f.rec.Current && !standsAlone(image.path, target) {
+			return fmt.Errorf("disk %s of server %s was detached while it runs, and is in its definition: attach it, or take it out of that, so that the commit can end",
+				target, f.rec.Server)
+		}
+	}
+	return nil
 }
 
 func (f *flattening) seen(d hypervisor.Disk, job hypervisor.DiskCopy) {
@@ -109,6 +143,10 @@ func (f *flattening) advance(ctx context.Context, s hypervisor.Server, d hypervi
 		return err
 	})
 	if errors.Is(err, hypervisor.ErrNotFound) {
+		// The server may have gone on with the copy since it was looked at: then that is no copy that was lost.
+		if still, err := f.stillOn(ctx, d); err != nil || !still {
+			return false, err
+		}
 		if f.copying == d.Target {
 			return false, f.lostCopy(d)
 		}
@@ -117,12 +155,21 @@ func (f *flattening) advance(ctx context.Context, s hypervisor.Server, d hypervi
 	if err != nil {
 		return false, err
 	}
+	if job.Path != standalonePath(filepath.Dir(d.Source), d.Target) {
+		return false, fmt.Errorf("disk %s of server %s is being copied to %s by somebody else: the commit goes on when that has ended", d.Target, s.Name, job.Path)
+	}
 	f.seen(d, job)
+	if err := f.enoughRoom(ctx, s, d, job); err != nil {
+		return false, err
+	}
 	if f.copying != d.Target { // an earlier life of ours began it, and may have limited it
 		f.copies(d)
 		if err := f.limitCopy(ctx, s.Name, d, 0); err != nil {
 			return false, err
 		}
+	}
+	if job.Switching { // by an earlier life of ours
+		return false, nil
 	}
 	if !job.Complete {
 		return false, f.spare(ctx, s.Name, d)
@@ -136,19 +183,48 @@ func (f *flattening) advance(ctx context.Context, s hypervisor.Server, d hypervi
 // lostCopy says why a copy has probably ended before it was complete, and gives its room back at once: the guest may need it.
 func (f *flattening) lostCopy(d hypervisor.Disk) error {
 	f.copying = ""
-	dir, job := filepath.Dir(d.Source), f.disks[d.Target]
+	job := f.disks[d.Target]
+	if err := removeImage(standalonePath(filepath.Dir(d.Source), d.Target)); err != nil {
+		return err
+	}
+	return &hypervisorError{doing: "copying the disks", err: fmt.Errorf("the copy of disk %s ended at %d of %d MiB; QEMU's log of the server may say why",
+		d.Target, job.DoneBytes>>20, job.TotalBytes>>20)}
+}
+
+// enoughRoom ends a copy for which there is not enough, before the guest's own writes find none.
+func (f *flattening) enoughRoom(ctx context.Context, s hypervisor.Server, d hypervisor.Disk, job hypervisor.DiskCopy) error {
+	dir := filepath.Dir(d.Source)
 	free, err := f.cfg.FreeBytes(dir)
 	if err != nil {
 		return fmt.Errorf("asking for the room at %s: %w", dir, err)
 	}
-	if err := removeImage(standalonePath(dir, d.Target)); err != nil {
+	need := job.TotalBytes - job.DoneBytes + f.cfg.FreeBytesMin
+	if job.Complete || job.Switching || free >= need {
+		return nil
+	}
+	f.copying = ""
+	err = f.call(ctx, "ending the copy of disk "+d.Target, func(ctx context.Context) error {
+		return f.cfg.Target.CopyCancel(ctx, s.Name, d.Target)
+	})
+	if err != nil {
 		return err
 	}
-	ended := fmt.Sprintf("the copy of disk %s ended at %d of %d MiB", d.Target, job.DoneBytes>>20, job.TotalBytes>>20)
-	if free < job.TotalBytes-job.DoneBytes {
-		return refuse(umbrav1.ErrorReason_ERROR_REASON_NO_SPACE, "%s, when %s had %d MiB free; the server runs on, and its disks are as they were", ended, dir, free>>20)
+	still, err := f.stillOn(ctx, d)
+	if err != nil || !still {
+		return err
 	}
-	return &hypervisorError{doing: "copying the disks", err: errors.New(ended + "; QEMU's log of the server may say why")}
+	return errors.Join(removeImage(job.Path), refuse(umbrav1.ErrorReason_ERROR_REASON_NO_SPACE,
+		"to make disk %s stand alone takes %d MiB at %s, which has %d MiB free; the server runs on, and its disks are as they were",
+		d.Target, need>>20, dir, free>>20))
+}
+
+// stillOn tells whether the server still runs on a disk's image as it was seen.
+func (f *flattening) stillOn(ctx context.Context, d hypervisor.Disk) (bool, error) {
+	s, number, err := f.ownServer(ctx)
+	if err != nil || number != f.rec.Current || s.Power == hypervisor.PowerOff {
+		return false, err
+	}
+	return slices.ContainsFunc(s.Disks, func(now hypervisor.Disk) bool { return now.Target == d.Target && now.Source == d.Source }), nil
 }
 
 func removeImage(path string) error {

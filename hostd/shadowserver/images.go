@@ -68,8 +68,8 @@ func (i definedImages) moved(disks []string) definedImages {
 	return out
 }
 
-// put changes a definition so that its disks have these images, whatever else its user has changed in it: a disk that he has taken
-// out of the attempt's folder too. It tells whether there was anything to change.
+// put changes a definition so that its disks have these images, whatever else its user has changed in it: a disk that has
+// another image by his doing too, such as a snapshot's. It tells whether there was anything to change.
 func (i definedImages) put(xml string) (out string, changed bool, err error) {
 	var dom libvirtxml.Domain
 	if err := dom.Unmarshal(xml); err != nil {
@@ -78,7 +78,8 @@ func (i definedImages) put(xml string) (out string, changed bool, err error) {
 	for target, d := range disksOnFiles(&dom) {
 		wanted, ok := i[target]
 		path := d.Source.File.File
-		if !ok || filepath.Dir(path) != filepath.Dir(wanted.path) {
+		dir := filepath.Dir(wanted.path)
+		if !ok || path != overlayPath(dir, target) && path != standalonePath(dir, target) {
 			continue
 		}
 		if path != wanted.path || hasBacking(wanted.backing) != hasBacking(d.BackingStore) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 )
@@ -22,6 +24,11 @@ func (w *worker) ourDisks(s hypervisor.Server) (ours []hypervisor.Disk) {
 // standing is our server, whatever became of it since it was verified, with the journal and its definition in step with the images
 // that its disks are on. It does not stay paused by us.
 func (w *worker) standing(ctx context.Context) (hypervisor.Server, error) {
+	if w.rec.Suspending {
+		if err := w.switchesEnded(ctx); err != nil {
+			return hypervisor.Server{}, err
+		}
+	}
 	s, number, err := w.ownServer(ctx)
 	if err != nil {
 		return s, err
@@ -48,9 +55,37 @@ func (w *worker) standing(ctx context.Context) (hypervisor.Server, error) {
 	return s, w.save(func(r *record) { r.Suspending = false })
 }
 
+// switchesEnded waits for a switch that was begun, whatever became of the call: the server must not be resumed, nor looked at for the
+// images that it is on, before that has ended.
+func (w *worker) switchesEnded(ctx context.Context) error {
+	s, number, err := w.ownServer(ctx)
+	if err != nil || number != w.rec.Current || s.Power == hypervisor.PowerOff {
+		return err
+	}
+	for _, d := range w.ourDisks(s) {
+		var job hypervisor.DiskCopy
+		err := w.call(ctx, "asking for the switch of disk "+d.Target, func(ctx context.Context) (err error) {
+			job, err = w.cfg.Target.CopyStatus(ctx, s.Name, d.Target)
+			return err
+		})
+		switch {
+		case errors.Is(err, hypervisor.ErrNotFound), errors.Is(err, hypervisor.ErrNotRunning):
+		case err != nil:
+			return err
+		case job.Switching:
+			return fmt.Errorf("server %s is being switched to the copy of disk %s, and stays paused until that has ended", s.Name, d.Target)
+		}
+	}
+	return nil
+}
+
 // bringUp starts our server, from its definition or, if somebody has removed that, from the journal's. It is always an error that
 // wraps hypervisor.ErrNotRunning, so that it is looked at anew.
 func (w *worker) bringUp(ctx context.Context) error {
+	if s, err := w.lookUp(ctx, w.rec.Server); err != nil || strings.EqualFold(s.UUID, w.rec.UUID) && !w.hasOurDisk(s) {
+		return errors.Join(err, fmt.Errorf("no disk of server %s is in %s any more: it was moved elsewhere, and the commit cannot tell whether it stands alone there",
+			w.rec.Server, w.rec.attempt(w.rec.Current).Dir))
+	}
 	w.log.Info("the server is started, since its disks can be made to stand alone only while it runs", "server", w.rec.Server)
 	if err := w.bringBack(ctx, true); err != nil {
 		return err
@@ -65,8 +100,15 @@ func (w *worker) bringUp(ctx context.Context) error {
 	return fmt.Errorf("server %s was only just started: %w", w.rec.Server, hypervisor.ErrNotRunning)
 }
 
-// keepImages remembers which disks stand alone, and makes that so for the definition, before the guest writes anything more to them:
-// an overlay that the server has left is behind from then on. libvirt changes the definition too; it is looked at again.
+// hasOurDisk tells whether a server has a disk of any attempt.
+func (w *worker) hasOurDisk(s hypervisor.Server) bool {
+	return slices.ContainsFunc(s.Disks, func(d hypervisor.Disk) bool { return w.rec.attemptOf(d.Source) != 0 })
+}
+
+// keepImages makes the definition name the images that the disks are on, and then remembers them, before the guest writes anything more
+// to them: an overlay that the server has left is behind from then on. libvirt has changed the definition too when it switched, without
+// saying whether it could write that; so it is given again. The journal's sync comes last: on the same file system it takes libvirt's
+// file along.
 func (w *worker) keepImages(ctx context.Context, moved []string) error {
 	at := w.rec.attempt(w.rec.Current)
 	images, err := imagesOf(at.XML)
@@ -74,15 +116,18 @@ func (w *worker) keepImages(ctx context.Context, moved []string) error {
 		return err
 	}
 	images = images.moved(moved)
-	xml, changed, err := images.put(at.XML)
+	xml, news, err := images.put(at.XML)
 	if err != nil {
 		return err
 	}
-	if changed {
-		if err := w.saveAttempt(at.Number, func(a *attempt) { a.XML = xml }); err != nil {
-			return err
-		}
+	if err := w.defineImages(ctx, images, news); err != nil || !news {
+		return err
 	}
+	return w.saveAttempt(at.Number, func(a *attempt) { a.XML = xml })
+}
+
+// defineImages has the definition name the images, and looks whether that holds. always: it is given even if it does name them.
+func (w *worker) defineImages(ctx context.Context, images definedImages, always bool) error {
 	for range 2 {
 		var defined string
 		err := w.call(ctx, "reading the server's definition", func(ctx context.Context) (err error) {
@@ -93,11 +138,14 @@ func (w *worker) keepImages(ctx context.Context, moved []string) error {
 			return err
 		}
 		next, changed, err := images.put(defined)
-		if err != nil || !changed {
+		if err != nil || !changed && !always {
 			return err
 		}
 		if err := w.defineXML(ctx, w.rec.Server, next); err != nil {
 			return err
+		}
+		if !changed {
+			return nil
 		}
 	}
 	return fmt.Errorf("the definition of server %s does not keep the images of its disks", w.rec.Server)

@@ -70,8 +70,12 @@ type fakeServer struct {
 	looks  int
 }
 
-// lineage is the same for an overlay and the copy that takes its place: both hold what one guest wrote.
-func lineage(path string) string { return strings.Replace(path, "-standalone", "", 1) }
+// lineage is the same for an overlay, a snapshot above it and the copy that takes its place: all hold what one guest wrote.
+func lineage(path string) string {
+	return strings.NewReplacer("-standalone", "", snapshotSuffix, ".qcow2").Replace(path)
+}
+
+const snapshotSuffix = ".snapshot"
 
 // image is what the image at a path holds. One that was not made here is whole.
 func (f *fakeTarget) image(path string) *fakeImage {
@@ -176,6 +180,25 @@ func (f *fakeTarget) setPower(name string, p hypervisor.PowerState) {
 		f.end(s)
 	}
 	s.power = p
+}
+
+// change has something happen to a server behind hostd's back.
+func (f *fakeTarget) change(name string, do func(*fakeServer)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do(f.servers[name])
+}
+
+func (f *fakeTarget) free(string) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.freeBytes, nil
+}
+
+func (f *fakeTarget) setFree(n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.freeBytes = n
 }
 
 // goBack has the server run as it did before, by its user's doing, with a guest that does not write yet.
@@ -419,12 +442,21 @@ func (f *fakeTarget) CopyStatus(_ context.Context, name, disk string) (job hyper
 				return hypervisor.ErrNotFound
 			}
 			job = hypervisor.DiskCopy{
-				DoneBytes: int64(min(c.asked, copyRounds)) * diskBytes / copyRounds, TotalBytes: diskBytes, Complete: c.complete(),
+				Path: c.path, DoneBytes: int64(min(c.asked, copyRounds)) * diskBytes / copyRounds, TotalBytes: diskBytes, Complete: c.complete(),
 			}
 			return nil
 		})
 	})
 	return job, err
+}
+
+func (f *fakeTarget) CopyCancel(_ context.Context, name, disk string) error {
+	return f.effect("CopyCancel", func() error {
+		return f.onRunning(name, func(s *fakeServer) error {
+			delete(s.copies, disk)
+			return nil
+		})
+	})
 }
 
 func (f *fakeTarget) CopyLimit(_ context.Context, name, disk string, bytesPerSecond int64) error {
@@ -466,21 +498,32 @@ func (f *fakeTarget) CopySwitch(_ context.Context, name, disk string) error {
 			case s.power != hypervisor.PowerPaused:
 				f.world.t.Error("the guest writes while its server is switched to a copy")
 			}
-			images, err := imagesOf(s.xml)
-			if err != nil {
-				return err
-			}
-			s.xml, _, err = images.moved([]string{disk}).put(s.xml)
-			for i := range s.disks {
-				if s.disks[i].Target == disk {
-					s.disks[i].Source = c.path
-				}
-			}
-			f.image(c.path).whole, s.backed[disk] = true, false
-			delete(s.copies, disk)
-			return err
+			return f.switchOver(s, disk)
 		})
 	})
+}
+
+func (f *fakeTarget) switchOver(s *fakeServer, disk string) error {
+	c := s.copies[disk]
+	var dom libvirtxml.Domain
+	if err := dom.Unmarshal(s.xml); err != nil {
+		return err
+	}
+	for target, d := range disksOnFiles(&dom) {
+		if target == disk {
+			d.Source.File.File, d.BackingStore = c.path, nil
+		}
+	}
+	for i := range s.disks {
+		if s.disks[i].Target == disk {
+			s.disks[i].Source = c.path
+		}
+	}
+	f.image(c.path).whole, s.backed[disk] = true, false
+	delete(s.copies, disk)
+	xml, err := dom.Marshal()
+	s.xml = xml
+	return err
 }
 
 func (f *fakeTarget) onRunning(name string, do func(*fakeServer) error) error {

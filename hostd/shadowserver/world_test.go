@@ -212,7 +212,7 @@ func (w *world) start(set ...*umbrav1.Assignment) *life {
 		StoreDir: w.storeDir(), ServersDir: w.serversDir(),
 		Replica: w.replica, Target: w.target, Journal: j, Clock: clock.System,
 		Log: slog.New(slog.DiscardHandler), Report: l.report,
-		FreeBytes:  func(string) (int64, error) { return w.target.freeBytes, nil },
+		FreeBytes:  w.target.free,
 		LinkExists: func(string) bool { return false },
 		Dial:       func(context.Context, string) error { return w.target.dialError },
 	}

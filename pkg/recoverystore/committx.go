@@ -59,6 +59,7 @@ func (c *draftCommit) writeChunks() error {
 		}
 		spread.reset()
 		freed := func(loc uint64) { c.freed.add(k.disk, loc) }
+		emptied := false
 		for _, v := range old {
 			// More than one only while the point between them is being deleted.
 			spread.lay(v.entry, freed)
@@ -67,6 +68,7 @@ func (c *draftCommit) writeChunks() error {
 				c.draft.StoredClusters -= int64(v.dataClusters())
 				continue
 			}
+			emptied = true
 			if err := c.chunks.delete(k, v.seq); err != nil {
 				return err
 			}
@@ -83,7 +85,10 @@ func (c *draftCommit) writeChunks() error {
 		} else {
 			err = c.chunks.put(k, c.seq, e)
 		}
-		if err == nil {
+		if err == nil && emptied {
+			// bbolt's cursor does not go back over a page that this transaction has emptied.
+			err = c.chunks.summaries.Delete(entryKey(k, c.seq))
+		} else if err == nil {
 			err = c.chunks.summarise(k, c.seq)
 		}
 		if err != nil {

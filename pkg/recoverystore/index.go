@@ -92,7 +92,7 @@ func (x *index) update(fn func(tx *bbolt.Tx) error) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
-		return tx.Bucket(bucketMeta).Put(keyWritten, uintValue(uint64(tx.ID())))
+		return tx.Bucket(bucketMeta).Put(keyWritten, written(tx.ID()))
 	}))
 }
 

@@ -3,16 +3,16 @@ package recoverystore
 import (
 	"bytes"
 	"errors"
+	"fmt"
 
 	"github.com/zeebo/xxh3"
 	"go.etcd.io/bbolt"
 )
 
-// summaryEvery is how many versions of a chunk there are, on average, for one with a summary. Who changes it gives keyWritten another
-// name, so that the summaries that are there are dropped. A test makes it small.
+// summaryEvery is how many versions of a chunk there are, on average, for one with a summary. A test makes it small.
 var summaryEvery uint64 = 16
 
-// keyWritten in meta holds the number of the last transaction of a program that knows summaries.
+// keyWritten in meta says who wrote last; see written.
 var keyWritten = []byte("written")
 
 // A summary says where all of a chunk's clusters lie as of a seq, so that a view need not go back through all versions. It is derived
@@ -45,7 +45,7 @@ func (s chunkStore) fillAsOf(c *cells, k chunkKey, seq uint64) (older bool, err 
 	summary, from := s.summary(k, seq-1)
 	cur := s.locs.Cursor()
 	met := 0
-	for key, v := seekLast(cur, entryKey(k, seq)); key != nil; key, v = cur.Prev() {
+	for key, v := seekLast(cur, entryKey(k, seq)); key != nil && c.set < ChunkClusters; key, v = cur.Prev() {
 		at, born, ok := parseEntryKey(key)
 		if !ok || at != k || born <= from {
 			break
@@ -57,7 +57,7 @@ func (s chunkStore) fillAsOf(c *cells, k chunkKey, seq uint64) (older bool, err 
 		c.fill(entry{runs: runs})
 		met++
 	}
-	if from > 0 {
+	if from > 0 && c.set < ChunkClusters {
 		runs, err := parseRuns(nil, entryKey(k, from), summary)
 		if err != nil {
 			return false, err
@@ -82,9 +82,13 @@ func (s chunkStore) summary(k chunkKey, seq uint64) (runs []byte, of uint64) {
 	return nil, 0
 }
 
+// written is the value of keyWritten after a transaction of that number by a program that keeps summaries right: those of one version
+// in summaryEvery.
+func written(tx int) []byte { return append(uintValue(uint64(tx)), uintValue(summaryEvery)...) }
+
 // prepareSummaries makes the bucket, and empties it when the last transaction was of a program that does not know it.
 func prepareSummaries(tx *bbolt.Tx, last int) error {
-	if tx.Bucket(bucketSummaries) != nil && bytes.Equal(tx.Bucket(bucketMeta).Get(keyWritten), uintValue(uint64(last))) {
+	if tx.Bucket(bucketSummaries) != nil && bytes.Equal(tx.Bucket(bucketMeta).Get(keyWritten), written(last)) {
 		return nil
 	}
 	return dropSummaries(tx)
@@ -96,6 +100,8 @@ func dropSummaries(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	_, err := tx.CreateBucket(bucketSummaries)
-	return err
+	if _, err := tx.CreateBucket(bucketSummaries); err != nil {
+		return fmt.Errorf("%w: make bucket %s: %w", ErrCorruptIndex, bucketSummaries, err)
+	}
+	return nil
 }

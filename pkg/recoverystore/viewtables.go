@@ -202,7 +202,7 @@ func (w *tableWriter) chunk(cur *bbolt.Cursor, k chunkKey) error {
 		if err == nil {
 			err = lay(key, runs)
 		}
-		if err != nil && !(w.lenient && errors.Is(err, ErrCorruptIndex)) {
+		if err != nil && (!w.lenient || !errors.Is(err, ErrCorruptIndex)) {
 			return err
 		}
 	}

@@ -292,6 +292,10 @@ func (g grip) CopyLimit(ctx context.Context, server, disk string, bytesPerSecond
 	return g.do(ctx, func(ctx context.Context) error { return g.machine.CopyLimit(ctx, server, disk, bytesPerSecond) })
 }
 
+func (g grip) CopyCancel(ctx context.Context, server, disk string) error {
+	return g.do(ctx, func(ctx context.Context) error { return g.machine.CopyCancel(ctx, server, disk) })
+}
+
 func (g grip) CopyStatus(ctx context.Context, server, disk string) (hypervisor.DiskCopy, error) {
 	return ask(ctx, g, func(ctx context.Context) (hypervisor.DiskCopy, error) { return g.machine.CopyStatus(ctx, server, disk) })
 }

@@ -1,6 +1,7 @@
 package hypervisortest
 
 import (
+	"context"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,6 +38,13 @@ func copyTakesTheDisksPlaceOnlyWhenAsked(t *testing.T, b *bench) {
 	for range 2 {
 		must(t, b.hypervisor.CopyStart(t.Context(), b.server, "vda", path))
 	}
+	must(t, b.hypervisor.CopyCancel(t.Context(), b.server, "vda"))
+	must(t, b.hypervisor.CopyCancel(t.Context(), b.server, "vda"))
+	_, err = b.hypervisor.CopyStatus(t.Context(), b.server, "vda")
+	wantError(t, err, hypervisor.ErrNotFound)
+	want(t, "disk whose copy was cancelled", b.disk(t), before)
+	must(t, os.Remove(path))
+	must(t, b.hypervisor.CopyStart(t.Context(), b.server, "vda", b.emptyImage(t)))
 	for _, limit := range []int64{64 * mib, 0} {
 		must(t, b.hypervisor.CopyLimit(t.Context(), b.server, "vda", limit))
 	}
@@ -81,14 +89,14 @@ func (b *bench) emptyImage(t *testing.T) (path string) {
 // complete waits until the copy of the disk is complete.
 func (b *bench) complete(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		job, err := b.hypervisor.CopyStatus(t.Context(), b.server, "vda")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		job, err := b.hypervisor.CopyStatus(ctx, b.server, "vda")
 		must(t, err)
+		want(t, "path of the copy", job.Path, filepath.Join(b.runDir, "copy.qcow2"))
 		if job.Complete {
 			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the copy does not become complete: %+v", job)
 		}
 	}
 }

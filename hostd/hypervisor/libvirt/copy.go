@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	rpc "github.com/digitalocean/go-libvirt"
@@ -62,36 +63,46 @@ func (h *Hypervisor) CopyStatus(ctx context.Context, server, disk string) (hyper
 	if err != nil {
 		return hypervisor.DiskCopy{}, err
 	}
-	definition, err := h.definition(ctx, dom, 0)
-	if err != nil {
-		return hypervisor.DiskCopy{}, err
-	}
 	var job hypervisor.DiskCopy
 	var copying bool
 	what := fmt.Sprintf("get the copy of disk %q of server %q", disk, server)
 	err = h.call(ctx, what, func(l *rpc.Libvirt) error {
 		found, kind, _, done, total, err := l.DomainGetBlockJobInfo(dom, disk, 0)
 		copying = found != 0 && rpc.DomainBlockJobType(kind) == rpc.DomainBlockJobTypeCopy
-		job = hypervisor.DiskCopy{DoneBytes: int64(done), TotalBytes: int64(total), Complete: mirrored(definition, disk)}
+		job.DoneBytes, job.TotalBytes = int64(done), int64(total)
 		return err
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return hypervisor.DiskCopy{}, h.orNotRunning(ctx, dom, err)
-	case !copying:
-		return hypervisor.DiskCopy{}, fmt.Errorf("no copy runs of disk %q of server %q: %w", disk, server, hypervisor.ErrNotFound)
 	}
+	none := fmt.Errorf("no copy runs of disk %q of server %q: %w", disk, server, hypervisor.ErrNotFound)
+	if !copying {
+		return hypervisor.DiskCopy{}, none
+	}
+	// After that question, which waits for what is being done to the server: the definition has what it has come to.
+	definition, err := h.definition(ctx, dom, 0)
+	if err != nil {
+		return hypervisor.DiskCopy{}, err
+	}
+	mirror := mirrorOf(definition, disk)
+	if mirror == nil {
+		return hypervisor.DiskCopy{}, none
+	}
+	_, job.Path = sourceOf(mirror.Source)
+	job.Complete = mirror.Ready == "yes"
+	job.Switching = mirror.Ready == "pivot" || mirror.Ready == "abort"
 	return job, nil
 }
 
-// mirrored tells whether a disk's copy holds all that the disk holds: libvirt says so in the definition of the running server.
-func mirrored(definition *libvirtxml.Domain, disk string) bool {
+// mirrorOf is what libvirt says of a disk's copy in the definition of the running server: ready is "yes" once the copy holds all that the
+// disk holds (https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms, mirror).
+func mirrorOf(definition *libvirtxml.Domain, disk string) *libvirtxml.DomainDiskMirror {
 	for _, candidate := range storage(definition) {
-		if candidate.Target.Dev == disk && candidate.Mirror != nil {
-			return candidate.Mirror.Ready == "yes"
+		if candidate.Target.Dev == disk {
+			return candidate.Mirror
 		}
 	}
-	return false
+	return nil
 }
 
 // CopyLimit has a copy that runs take no more than so many bytes a second, or as many as it can (0). No copy is hypervisor.ErrNotFound.
@@ -105,6 +116,25 @@ func (h *Hypervisor) CopyLimit(ctx context.Context, server, disk string, bytesPe
 	}
 	failed := h.call(ctx, fmt.Sprintf("limit the copy of disk %q of server %q", disk, server), func(l *rpc.Libvirt) error {
 		return l.DomainBlockJobSetSpeed(dom, disk, uint64(bytesPerSecond), rpc.DomainBlockJobSpeedBandwidthBytes)
+	})
+	return h.orNotRunning(ctx, dom, failed)
+}
+
+// CopyCancel ends the copying; the server goes on with the disk. No copy is no error.
+func (h *Hypervisor) CopyCancel(ctx context.Context, server, disk string) error {
+	_, err := h.CopyStatus(ctx, server, disk)
+	if errors.Is(err, hypervisor.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dom, err := h.domain(ctx, server, "")
+	if err != nil {
+		return err
+	}
+	failed := h.call(ctx, fmt.Sprintf("end the copy of disk %q of server %q", disk, server), func(l *rpc.Libvirt) error {
+		return l.DomainBlockJobAbort(dom, disk, 0)
 	})
 	return h.orNotRunning(ctx, dom, failed)
 }

@@ -49,7 +49,7 @@ func (h *Hypervisor) CopyStatus(ctx context.Context, name, target string) (job h
 		if d.copyPath == "" {
 			return noCopy(target)
 		}
-		job = hypervisor.DiskCopy{DoneBytes: d.SizeBytes, TotalBytes: d.SizeBytes, Complete: true}
+		job = hypervisor.DiskCopy{Path: d.copyPath, DoneBytes: d.SizeBytes, TotalBytes: d.SizeBytes, Complete: true}
 		return nil
 	})
 	return job, err
@@ -59,6 +59,14 @@ func (h *Hypervisor) CopyStatus(ctx context.Context, name, target string) (job h
 func (h *Hypervisor) CopyLimit(ctx context.Context, name, target string, _ int64) error {
 	_, err := h.CopyStatus(ctx, name, target)
 	return err
+}
+
+// CopyCancel forgets the copy.
+func (h *Hypervisor) CopyCancel(ctx context.Context, name, target string) error {
+	return h.onRunningDisk(ctx, name, target, func(_ *server, d *disk) error {
+		d.copyPath = ""
+		return nil
+	})
 }
 
 // CopySwitch puts the copy in the disk's place, for the definition too.
