@@ -93,7 +93,7 @@ func (w *worker) flatten(ctx context.Context) (string, error) {
 // forgetOverlays removes those of the current attempt that the server has left.
 func (w *worker) forgetOverlays() error {
 	at := w.rec.attempt(w.rec.Current)
-	images, err := imagesOf(at.XML)
+	images, err := w.recordedImages()
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,26 @@ import (
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
 )
 
+// failedOver is a test that begins with a server that runs from attempt 1, of the only point.
+func failedOver(t *testing.T, test func(t *testing.T, w *world, l *life)) {
+	t.Helper()
+	inBubble(t, 1, func(t *testing.T, w *world) {
+		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
+		defer l.end()
+		l.phase(assignment(2, 2, modeRun), running)
+		test(t, w, l)
+	})
+}
+
+// waits gives a commit, and waits until the reason why it does not go on is said.
+func (l *life) waits(commit *umbrav1.Assignment, reason string) {
+	l.t.Helper()
+	l.role.Assign([]*umbrav1.Assignment{commit})
+	l.until(reason, func(r *umbrav1.AssignmentReport) bool {
+		return strings.Contains(r.GetShadow().GetFailure().GetMessage(), reason)
+	})
+}
+
 func TestCommitLeavesAServerThatStandsAlone(t *testing.T) {
 	for name, options := range map[string][]func(*umbrav1.ShadowAssignment){"keeping points": nil, "deleting points": {deletePoints}} {
 		t.Run(name, func(t *testing.T) {
@@ -117,10 +137,7 @@ func TestAHostThatLosesItsPowerInACommitLosesNothing(t *testing.T) {
 
 // TestACommitDoesNotCopyWhatItsServerHasLeft has its user start the server from the definition that it had before its first disk was copied.
 func TestACommitDoesNotCopyWhatItsServerHasLeft(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, w *world) {
-		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
-		defer l.end()
-		l.phase(assignment(2, 2, modeRun), running)
+	failedOver(t, func(t *testing.T, w *world, l *life) {
 		before, _ := w.target.server(serverName)
 		before.disks = slices.Clone(before.disks)
 		copies := 0
@@ -135,10 +152,7 @@ func TestACommitDoesNotCopyWhatItsServerHasLeft(t *testing.T) {
 			return nil
 		}
 		commit := assignment(3, 3, modeCommit, attemptOf(1, 0))
-		l.role.Assign([]*umbrav1.Assignment{commit})
-		l.until("the reason why it waits", func(r *umbrav1.AssignmentReport) bool {
-			return strings.Contains(r.GetShadow().GetFailure().GetMessage(), "which it had left: shut it down")
-		})
+		l.waits(commit, "which it had left: shut it down")
 		w.target.setPower(serverName, hypervisor.PowerOff)
 		l.phase(commit, committed)
 		wantAllData(t, w, 1)
@@ -146,10 +160,7 @@ func TestACommitDoesNotCopyWhatItsServerHasLeft(t *testing.T) {
 }
 
 func TestACommitThatFindsNoRoomSaysSoAndGivesItBack(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, w *world) {
-		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
-		defer l.end()
-		l.phase(assignment(2, 2, modeRun), running)
+	failedOver(t, func(t *testing.T, w *world, l *life) {
 		w.target.setFree(DefaultFreeBytesMin)
 		commit := assignment(3, 3, modeCommit, attemptOf(1, 0))
 		l.role.Assign([]*umbrav1.Assignment{commit})
@@ -168,10 +179,7 @@ func TestACommitThatFindsNoRoomSaysSoAndGivesItBack(t *testing.T) {
 
 // A switch that ends between two questions, by its user's doing or long after the call, leaves a copy that is in use.
 func TestACopyThatTheServerHasGoneOnWithIsNotTakenForLost(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, w *world) {
-		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
-		defer l.end()
-		l.phase(assignment(2, 2, modeRun), running)
+	failedOver(t, func(t *testing.T, w *world, l *life) {
 		asked := 0
 		w.fault = func(_ int, call string) error {
 			if call != "ask CopyStatus" {
@@ -192,10 +200,7 @@ func TestACopyThatTheServerHasGoneOnWithIsNotTakenForLost(t *testing.T) {
 }
 
 func TestACommitCopiesASnapshotThatItsUserHasMadeToo(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, w *world) {
-		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
-		defer l.end()
-		l.phase(assignment(2, 2, modeRun), running)
+	failedOver(t, func(t *testing.T, w *world, l *life) {
 		overlay := overlayPath(w.attemptDir(1), "vda")
 		snapshot := strings.TrimSuffix(overlay, ".qcow2") + snapshotSuffix
 		if err := os.WriteFile(snapshot, nil, 0o600); err != nil {
@@ -212,20 +217,14 @@ func TestACommitCopiesASnapshotThatItsUserHasMadeToo(t *testing.T) {
 }
 
 func TestACommitDoesNotEndWithoutADiskThatIsDetachedForNow(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, w *world) {
-		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
-		defer l.end()
-		l.phase(assignment(2, 2, modeRun), running)
+	failedOver(t, func(t *testing.T, w *world, l *life) {
 		var detached hypervisor.Disk
 		w.target.change(serverName, func(s *fakeServer) {
 			detached = s.disks[1]
 			s.disks = s.disks[:1]
 		})
 		commit := assignment(3, 3, modeCommit, attemptOf(1, 0), deletePoints)
-		l.role.Assign([]*umbrav1.Assignment{commit})
-		l.until("that a disk is detached", func(r *umbrav1.AssignmentReport) bool {
-			return strings.Contains(r.GetShadow().GetFailure().GetMessage(), "disk vdb of server web was detached")
-		})
+		l.waits(commit, "disk vdb of server web was detached")
 		w.target.change(serverName, func(s *fakeServer) { s.disks = append(s.disks, detached) })
 		l.phase(commit, committed)
 		wantAllData(t, w, 1)
@@ -233,10 +232,7 @@ func TestACommitDoesNotEndWithoutADiskThatIsDetachedForNow(t *testing.T) {
 }
 
 func TestACommitDoesNotTouchAServerWhoseDisksWereMovedElsewhere(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, w *world) {
-		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
-		defer l.end()
-		l.phase(assignment(2, 2, modeRun), running)
+	failedOver(t, func(t *testing.T, w *world, l *life) {
 		var xml string
 		w.target.change(serverName, func(s *fakeServer) {
 			for i := range s.disks {
@@ -245,10 +241,7 @@ func TestACommitDoesNotTouchAServerWhoseDisksWereMovedElsewhere(t *testing.T) {
 			s.xml = strings.ReplaceAll(s.xml, w.attemptDir(1), "/elsewhere")
 			xml = s.xml
 		})
-		l.role.Assign([]*umbrav1.Assignment{assignment(3, 3, modeCommit, attemptOf(1, 0), deletePoints)})
-		l.until("that its disks are elsewhere", func(r *umbrav1.AssignmentReport) bool {
-			return strings.Contains(r.GetShadow().GetFailure().GetMessage(), "moved elsewhere")
-		})
+		l.waits(assignment(3, 3, modeCommit, attemptOf(1, 0), deletePoints), "moved elsewhere")
 		if s, _ := w.target.server(serverName); s.xml != xml || s.power != hypervisor.PowerRunning {
 			t.Errorf("the server is %+v", s)
 		}
@@ -256,16 +249,10 @@ func TestACommitDoesNotTouchAServerWhoseDisksWereMovedElsewhere(t *testing.T) {
 }
 
 func TestACommitWaitsForAServerThatItsUserHasPaused(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, w *world) {
-		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
-		defer l.end()
-		l.phase(assignment(2, 2, modeRun), running)
+	failedOver(t, func(t *testing.T, w *world, l *life) {
 		w.target.setPower(serverName, hypervisor.PowerPaused)
 		commit := assignment(3, 3, modeCommit, attemptOf(1, 0))
-		l.role.Assign([]*umbrav1.Assignment{commit})
-		l.until("the reason why it waits", func(r *umbrav1.AssignmentReport) bool {
-			return strings.Contains(r.GetShadow().GetFailure().GetMessage(), "resume it")
-		})
+		l.waits(commit, "resume it")
 		w.target.setPower(serverName, hypervisor.PowerRunning)
 		l.phase(commit, committed)
 		wantAllData(t, w, 1)
@@ -298,10 +285,7 @@ func TestACommittedServersFolderIsNotTakenByANewPairOfThatName(t *testing.T) {
 }
 
 func TestDeleteRemovesEverythingUncommitted(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, w *world) {
-		l := w.start(assignment(2, 2, modeRun, attemptOf(1, 0)))
-		defer l.end()
-		l.phase(assignment(2, 2, modeRun), running)
+	failedOver(t, func(t *testing.T, w *world, l *life) {
 		l.act(assignment(3, 3, modeDelete), deleted)
 		wantNothingLeft(t, w)
 		if fileExists(w.replica.dir()) {

@@ -85,7 +85,7 @@ func (f *flattening) round(ctx context.Context) (done bool, err error) {
 // mayBeCopied refuses a disk that stood alone already, by the journal, and does not any more: the image that stands alone must not be
 // made anew then.
 func (f *flattening) mayBeCopied(s hypervisor.Server, d hypervisor.Disk) error {
-	images, err := imagesOf(f.rec.attempt(f.rec.Current).XML)
+	images, err := f.recordedImages()
 	if err != nil {
 		return err
 	}
@@ -102,11 +102,7 @@ func (f *flattening) mayBeCopied(s hypervisor.Server, d hypervisor.Disk) error {
 
 // definedAlone refuses to end the commit while the definition has a disk that does not stand alone, though the server may run without it.
 func (f *flattening) definedAlone(ctx context.Context) error {
-	var xml string
-	err := f.call(ctx, "reading the server's definition", func(ctx context.Context) (err error) {
-		xml, err = f.cfg.Target.ServerXML(ctx, f.rec.Server)
-		return err
-	})
+	xml, err := f.definition(ctx)
 	if err != nil {
 		return err
 	}
@@ -137,11 +133,7 @@ func (f *flattening) seen(d hypervisor.Disk, job hypervisor.DiskCopy) {
 //
 // One disk at a time: QEMU (7.2) crashes when libvirt, dealing with the end of one job, asks it for all of its nodes as another ends.
 func (f *flattening) advance(ctx context.Context, s hypervisor.Server, d hypervisor.Disk) (done bool, err error) {
-	var job hypervisor.DiskCopy
-	err = f.call(ctx, "asking for the progress of disk "+d.Target, func(ctx context.Context) (err error) {
-		job, err = f.cfg.Target.CopyStatus(ctx, s.Name, d.Target)
-		return err
-	})
+	job, err := f.copyStatus(ctx, s.Name, d)
 	if errors.Is(err, hypervisor.ErrNotFound) {
 		// The server may have gone on with the copy since it was looked at: then that is no copy that was lost.
 		if still, err := f.stillOn(ctx, d); err != nil || !still {

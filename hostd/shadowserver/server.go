@@ -68,12 +68,20 @@ func (w *worker) ownServer(ctx context.Context) (hypervisor.Server, uint64, erro
 	if !strings.EqualFold(s.UUID, w.rec.UUID) {
 		return absent, 0, nil
 	}
-	for _, d := range s.Disks {
-		if number := w.rec.attemptOf(d.Source); number != 0 {
-			return s, number, nil
-		}
+	if number := w.attemptOn(s); number != 0 {
+		return s, number, nil
 	}
 	return absent, 0, nil
+}
+
+// attemptOn is the attempt whose disks a server has, or 0.
+func (w *worker) attemptOn(s hypervisor.Server) uint64 {
+	for _, d := range s.Disks {
+		if number := w.rec.attemptOf(d.Source); number != 0 {
+			return number
+		}
+	}
+	return 0
 }
 
 // removeServer takes our server's power and its definition. Its disks stay. A server that is not ours is not touched.

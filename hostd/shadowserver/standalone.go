@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/umbra-dr/umbra/hostd/hypervisor"
@@ -63,11 +62,7 @@ func (w *worker) switchesEnded(ctx context.Context) error {
 		return err
 	}
 	for _, d := range w.ourDisks(s) {
-		var job hypervisor.DiskCopy
-		err := w.call(ctx, "asking for the switch of disk "+d.Target, func(ctx context.Context) (err error) {
-			job, err = w.cfg.Target.CopyStatus(ctx, s.Name, d.Target)
-			return err
-		})
+		job, err := w.copyStatus(ctx, s.Name, d)
 		switch {
 		case errors.Is(err, hypervisor.ErrNotFound), errors.Is(err, hypervisor.ErrNotRunning):
 		case err != nil:
@@ -79,12 +74,24 @@ func (w *worker) switchesEnded(ctx context.Context) error {
 	return nil
 }
 
+func (w *worker) copyStatus(ctx context.Context, server string, d hypervisor.Disk) (job hypervisor.DiskCopy, err error) {
+	err = w.call(ctx, "asking for the copy of disk "+d.Target, func(ctx context.Context) (err error) {
+		job, err = w.cfg.Target.CopyStatus(ctx, server, d.Target)
+		return err
+	})
+	return job, err
+}
+
 // bringUp starts our server, from its definition or, if somebody has removed that, from the journal's. It is always an error that
 // wraps hypervisor.ErrNotRunning, so that it is looked at anew.
 func (w *worker) bringUp(ctx context.Context) error {
-	if s, err := w.lookUp(ctx, w.rec.Server); err != nil || strings.EqualFold(s.UUID, w.rec.UUID) && !w.hasOurDisk(s) {
-		return errors.Join(err, fmt.Errorf("no disk of server %s is in %s any more: it was moved elsewhere, and the commit cannot tell whether it stands alone there",
-			w.rec.Server, w.rec.attempt(w.rec.Current).Dir))
+	s, err := w.lookUp(ctx, w.rec.Server)
+	if err != nil {
+		return err
+	}
+	if strings.EqualFold(s.UUID, w.rec.UUID) && w.attemptOn(s) == 0 {
+		return fmt.Errorf("no disk of server %s is in %s any more: it was moved elsewhere, and the commit cannot tell whether it stands alone there",
+			w.rec.Server, w.rec.attempt(w.rec.Current).Dir)
 	}
 	w.log.Info("the server is started, since its disks can be made to stand alone only while it runs", "server", w.rec.Server)
 	if err := w.bringBack(ctx, true); err != nil {
@@ -100,18 +107,13 @@ func (w *worker) bringUp(ctx context.Context) error {
 	return fmt.Errorf("server %s was only just started: %w", w.rec.Server, hypervisor.ErrNotRunning)
 }
 
-// hasOurDisk tells whether a server has a disk of any attempt.
-func (w *worker) hasOurDisk(s hypervisor.Server) bool {
-	return slices.ContainsFunc(s.Disks, func(d hypervisor.Disk) bool { return w.rec.attemptOf(d.Source) != 0 })
-}
-
 // keepImages makes the definition name the images that the disks are on, and then remembers them, before the guest writes anything more
 // to them: an overlay that the server has left is behind from then on. libvirt has changed the definition too when it switched, without
 // saying whether it could write that; so it is given again. The journal's sync comes last: on the same file system it takes libvirt's
 // file along.
 func (w *worker) keepImages(ctx context.Context, moved []string) error {
 	at := w.rec.attempt(w.rec.Current)
-	images, err := imagesOf(at.XML)
+	images, err := w.recordedImages()
 	if err != nil {
 		return err
 	}
@@ -126,14 +128,24 @@ func (w *worker) keepImages(ctx context.Context, moved []string) error {
 	return w.saveAttempt(at.Number, func(a *attempt) { a.XML = xml })
 }
 
+// recordedImages are those that the journal says the server's disks are on.
+func (w *worker) recordedImages() (definedImages, error) {
+	return imagesOf(w.rec.attempt(w.rec.Current).XML)
+}
+
+// definition is the server's, as it would be started.
+func (w *worker) definition(ctx context.Context) (xml string, err error) {
+	err = w.call(ctx, "reading the server's definition", func(ctx context.Context) (err error) {
+		xml, err = w.cfg.Target.ServerXML(ctx, w.rec.Server)
+		return err
+	})
+	return xml, err
+}
+
 // defineImages has the definition name the images, and looks whether that holds. always: it is given even if it does name them.
 func (w *worker) defineImages(ctx context.Context, images definedImages, always bool) error {
 	for range 2 {
-		var defined string
-		err := w.call(ctx, "reading the server's definition", func(ctx context.Context) (err error) {
-			defined, err = w.cfg.Target.ServerXML(ctx, w.rec.Server)
-			return err
-		})
+		defined, err := w.definition(ctx)
 		if err != nil {
 			return err
 		}

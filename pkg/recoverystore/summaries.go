@@ -31,11 +31,11 @@ func (s chunkStore) summarise(k chunkKey, seq uint64) error {
 	}
 	var c cells
 	older, err := s.fillAsOf(&c, k, seq)
-	if errors.Is(err, ErrCorruptIndex) {
-		return s.summaries.Delete(key)
+	if err != nil && !errors.Is(err, ErrCorruptIndex) {
+		return err
 	}
 	if err != nil || !older {
-		return errors.Join(err, s.summaries.Delete(key))
+		return s.summaries.Delete(key)
 	}
 	return s.summaries.Put(key, encodeRuns(key, c.entry().runs))
 }

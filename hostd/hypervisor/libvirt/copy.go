@@ -27,8 +27,12 @@ func (h *Hypervisor) CopyStart(ctx context.Context, server, disk, path string) e
 	if err != nil {
 		return err
 	}
-	if err := h.hasDisk(ctx, dom, disk); err != nil {
+	definition, err := h.definition(ctx, dom, 0)
+	if err != nil {
 		return err
+	}
+	if diskOf(definition, disk) == nil {
+		return fmt.Errorf("server %q has no disk %q: %w", server, disk, hypervisor.ErrNotFound)
 	}
 	destination, err := (&libvirtxml.DomainDisk{
 		Device: "disk",
@@ -84,64 +88,46 @@ func (h *Hypervisor) CopyStatus(ctx context.Context, server, disk string) (hyper
 	if err != nil {
 		return hypervisor.DiskCopy{}, err
 	}
-	mirror := mirrorOf(definition, disk)
-	if mirror == nil {
+	source := diskOf(definition, disk)
+	if source == nil || source.Mirror == nil {
 		return hypervisor.DiskCopy{}, none
 	}
+	// ready is "yes" once the copy holds all that the disk holds (https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms, mirror).
+	mirror := source.Mirror
 	_, job.Path = sourceOf(mirror.Source)
 	job.Complete = mirror.Ready == "yes"
 	job.Switching = mirror.Ready == "pivot" || mirror.Ready == "abort"
 	return job, nil
 }
 
-// mirrorOf is what libvirt says of a disk's copy in the definition of the running server: ready is "yes" once the copy holds all that the
-// disk holds (https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms, mirror).
-func mirrorOf(definition *libvirtxml.Domain, disk string) *libvirtxml.DomainDiskMirror {
-	for _, candidate := range storage(definition) {
-		if candidate.Target.Dev == disk {
-			return candidate.Mirror
-		}
-	}
-	return nil
-}
-
 // CopyLimit has a copy that runs take no more than so many bytes a second, or as many as it can (0). No copy is hypervisor.ErrNotFound.
 func (h *Hypervisor) CopyLimit(ctx context.Context, server, disk string, bytesPerSecond int64) error {
-	if _, err := h.CopyStatus(ctx, server, disk); err != nil {
-		return err
-	}
-	dom, err := h.domain(ctx, server, "")
-	if err != nil {
-		return err
-	}
-	failed := h.call(ctx, fmt.Sprintf("limit the copy of disk %q of server %q", disk, server), func(l *rpc.Libvirt) error {
+	return h.onCopy(ctx, server, disk, "limit", func(l *rpc.Libvirt, dom rpc.Domain) error {
 		return l.DomainBlockJobSetSpeed(dom, disk, uint64(bytesPerSecond), rpc.DomainBlockJobSpeedBandwidthBytes)
 	})
-	return h.orNotRunning(ctx, dom, failed)
 }
 
 // CopyCancel ends the copying; the server goes on with the disk. No copy is no error.
 func (h *Hypervisor) CopyCancel(ctx context.Context, server, disk string) error {
-	_, err := h.CopyStatus(ctx, server, disk)
+	err := h.onCopy(ctx, server, disk, "end", func(l *rpc.Libvirt, dom rpc.Domain) error {
+		return l.DomainBlockJobAbort(dom, disk, 0)
+	})
 	if errors.Is(err, hypervisor.ErrNotFound) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	dom, err := h.domain(ctx, server, "")
-	if err != nil {
-		return err
-	}
-	failed := h.call(ctx, fmt.Sprintf("end the copy of disk %q of server %q", disk, server), func(l *rpc.Libvirt) error {
-		return l.DomainBlockJobAbort(dom, disk, 0)
-	})
-	return h.orNotRunning(ctx, dom, failed)
+	return err
 }
 
 // CopySwitch has the server go on with the copy instead of the disk that was copied, in its definition too, and ends the job. QEMU
 // flushes the copy before that. One that is not complete is an error, and goes on; no copy is hypervisor.ErrNotFound.
 func (h *Hypervisor) CopySwitch(ctx context.Context, server, disk string) error {
+	return h.onCopy(ctx, server, disk, "switch to", func(l *rpc.Libvirt, dom rpc.Domain) error {
+		return l.DomainBlockJobAbort(dom, disk, rpc.DomainBlockJobAbortPivot)
+	})
+}
+
+// onCopy calls do on a server while a disk of it is copied. No copy is hypervisor.ErrNotFound.
+func (h *Hypervisor) onCopy(ctx context.Context, server, disk, verb string, do func(*rpc.Libvirt, rpc.Domain) error) error {
 	if _, err := h.CopyStatus(ctx, server, disk); err != nil {
 		return err
 	}
@@ -149,21 +135,16 @@ func (h *Hypervisor) CopySwitch(ctx context.Context, server, disk string) error 
 	if err != nil {
 		return err
 	}
-	failed := h.call(ctx, fmt.Sprintf("switch server %q to the copy of disk %q", server, disk), func(l *rpc.Libvirt) error {
-		return l.DomainBlockJobAbort(dom, disk, rpc.DomainBlockJobAbortPivot)
-	})
+	failed := h.call(ctx, fmt.Sprintf("%s the copy of disk %q of server %q", verb, disk, server), func(l *rpc.Libvirt) error { return do(l, dom) })
 	return h.orNotRunning(ctx, dom, failed)
 }
 
-func (h *Hypervisor) hasDisk(ctx context.Context, dom rpc.Domain, disk string) error {
-	definition, err := h.definition(ctx, dom, 0)
-	if err != nil {
-		return err
-	}
+// diskOf is a disk of a definition by its target name, or nil.
+func diskOf(definition *libvirtxml.Domain, disk string) *libvirtxml.DomainDisk {
 	for _, candidate := range storage(definition) {
 		if candidate.Target.Dev == disk {
-			return nil
+			return candidate
 		}
 	}
-	return fmt.Errorf("server %q has no disk %q: %w", dom.Name, disk, hypervisor.ErrNotFound)
+	return nil
 }
