@@ -93,7 +93,9 @@ func (s *session) watched(ctx context.Context, j *job, c *copier) error {
 	// A send that hangs is freed only by the end of the stream.
 	beside.Go(func() { watch.run(copying, s.link.fail) })
 	if c.rest() > 0 {
-		beside.Go(func() { c.io.run(copying) })
+		beside.Go(func() { c.io.runCopy(copying) })
+	} else {
+		beside.Go(func() { c.io.runIncrement(copying) })
 	}
 	err := s.copy(copying, c, watch)
 	stop()

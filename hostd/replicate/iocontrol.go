@@ -16,8 +16,11 @@ import (
 const (
 	// readsInFlight is how many chunks of a job are read at once, if each read has a weight of 1.
 	readsInFlight = 8
-	// incrementWeight leaves 4 reads in flight: an increment is made beside the server's writes, which wait behind them.
-	incrementWeight = 2
+	// incrementWeight leaves 2 reads in flight: an increment is made beside the server's writes, which wait behind them.
+	incrementWeight = 4
+	// longIncrementWeight leaves 4, after longIncrement: the age of the newest point depends on an increment that has much to read.
+	longIncrementWeight = 2
+	longIncrement       = time.Second
 	// turnTime is for how long a copy that spares the server reads before it rests.
 	turnTime = 200 * time.Millisecond
 	// restMin is how long it rests at least while the server does I/O, to learn what that takes undisturbed.
@@ -39,7 +42,7 @@ type ioControl struct {
 	counters func(context.Context) (hypervisor.IOCounters, error)
 	reads    *semaphore.Weighted // of readsInFlight
 	rest     *semaphore.Weighted // of readsInFlight, all taken while the copy rests, which comes before all who wait for reads
-	weight   atomic.Int64        // of a read: 1, or incrementWeight, or all while the server is spared, so that there is one at a time
+	weight   atomic.Int64        // of a read: 1, or that of an increment, or all while the server is spared, so that there is one at a time
 
 	turns            int
 	reading, resting load
@@ -83,8 +86,15 @@ func (c *ioControl) chunkClusters() uint64 {
 	return chunkClustersSparing
 }
 
-// run lets the copy read and rest in turn until ctx ends.
-func (c *ioControl) run(ctx context.Context) {
+// runIncrement lets an increment have more reads in flight once it takes long; it ends with ctx.
+func (c *ioControl) runIncrement(ctx context.Context) {
+	if c.clock.Wait(ctx, longIncrement) == nil {
+		c.weight.Store(longIncrementWeight)
+	}
+}
+
+// runCopy lets a copy of whole disks read and rest in turn until ctx ends.
+func (c *ioControl) runCopy(ctx context.Context) {
 	c.weight.Store(1)
 	if c.costMax >= 1 {
 		return

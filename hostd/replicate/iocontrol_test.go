@@ -54,7 +54,7 @@ func (s *busyServer) copied(t *testing.T, d time.Duration, costMax float64) int6
 	}
 	var all sync.WaitGroup
 	var made atomic.Int64
-	all.Go(func() { c.run(ctx) })
+	all.Go(func() { c.runCopy(ctx) })
 	if s.undisturbed > 0 {
 		all.Go(func() { s.work(ctx) })
 	}
@@ -71,6 +71,39 @@ func (s *busyServer) copied(t *testing.T, d time.Duration, costMax float64) int6
 	}
 	all.Wait()
 	return made.Load()
+}
+
+func TestAnIncrementReadsMoreAtOnceOnlyOnceItTakesLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		c := &ioControl{clock: clock.System, reads: semaphore.NewWeighted(readsInFlight), rest: semaphore.NewWeighted(readsInFlight)}
+		c.weight.Store(incrementWeight)
+		var all sync.WaitGroup
+		var inFlight atomic.Int64
+		all.Go(func() { c.runIncrement(ctx) })
+		for range readsInFlight {
+			all.Go(func() {
+				for c.read(ctx, func() {
+					inFlight.Add(1)
+					_ = clock.System.Wait(ctx, time.Millisecond)
+					inFlight.Add(-1)
+				}) == nil {
+				}
+			})
+		}
+		at := func(moment, wait time.Duration, want int64) {
+			t.Helper()
+			time.Sleep(wait)
+			synctest.Wait()
+			if got := inFlight.Load(); got != want {
+				t.Errorf("after %v %d reads are in flight, want %d", moment, got, want)
+			}
+		}
+		at(longIncrement/2, longIncrement/2+time.Millisecond/2, 2)
+		at(2*longIncrement, longIncrement*3/2, 4)
+		stop()
+		all.Wait()
+	})
 }
 
 func TestACopyCostsAServerAtMostItsShareOfIO(t *testing.T) {

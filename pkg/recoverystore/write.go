@@ -8,8 +8,9 @@ import (
 	"github.com/umbra-dr/umbra/pkg/diskspace"
 )
 
-// writeBackClusters is how much is written before the kernel is asked to begin: 8 MiB.
-const writeBackClusters = 128
+// writeBackClusters is how much lies one after another before the kernel is asked to begin: 1 MiB. While it writes 8 MiB, some 4 ms, every
+// other request at the disk waits.
+const writeBackClusters = 16
 
 // WriteClusters stores whole clusters from cluster first on; data is a multiple of ClusterSize long,
 // except when it ends with the disk. sums has one entry a cluster, or is nil: then they are computed.
@@ -169,13 +170,20 @@ func (d *Draft) startWriteBack(to *disk, places []extent) {
 	for _, p := range places {
 		have := d.writeBack[to]
 		if have.end() != p.start {
+			to.writeBack(have)
 			have = extent{start: p.start}
 		}
 		have.count += p.count
 		if have.count >= writeBackClusters {
-			to.file.WriteBack(int64(have.start)*ClusterSize, int64(have.count)*ClusterSize)
+			to.writeBack(have)
 			have = extent{start: have.end()}
 		}
 		d.writeBack[to] = have
+	}
+}
+
+func (d *disk) writeBack(e extent) {
+	if e.count > 0 {
+		d.file.WriteBack(int64(e.start)*ClusterSize, int64(e.count)*ClusterSize)
 	}
 }

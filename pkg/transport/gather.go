@@ -9,7 +9,6 @@ import (
 type gather struct {
 	pools *gatherPools
 	c     *Clusters // nil when there is nothing
-	taken int       // clusters since the last message
 }
 
 // takes says whether the frame's clusters continue what is here, and fit.
@@ -25,7 +24,7 @@ func (g *gather) takes(h header) bool {
 // said yes.
 func (g *gather) add(h header, r io.Reader) error {
 	if g.c == nil {
-		g.c = g.pools.get(g.taken >= muchClusters)
+		g.c = g.pools.get(h.count == FrameClustersMax)
 		g.c.Disk, g.c.First = h.disk, h.first
 	}
 	var sums [FrameClustersMax * sumBytes]byte
@@ -54,9 +53,6 @@ func (g *gather) full() bool { return g.c != nil && len(g.c.Sums) == cap(g.c.Sum
 // take returns what is here, nil if nothing is, and begins anew.
 func (g *gather) take() *Clusters {
 	c := g.c
-	if c != nil {
-		g.taken += len(c.Sums)
-	}
 	g.c = nil
 	return c
 }

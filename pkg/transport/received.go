@@ -9,11 +9,10 @@ import (
 const (
 	// gatherClustersMin is how many clusters a Received holds at most: 1 MiB.
 	gatherClustersMin = 16
-	// gatherClustersMax is how many it holds of a copy of much data: 8 MiB. A disk that is read and written at once takes one large write
-	// sooner than some smaller ones.
+	// gatherClustersMax is how many it holds of a copy at full speed, which sends the largest frames there are: 8 MiB. A disk that is read
+	// and written at once takes one large write sooner than some smaller ones. While a write of 8 MiB lasts, some 4 ms, every other
+	// request at the disk waits, so that whatever makes way for a server sends smaller frames, and is stored in smaller writes.
 	gatherClustersMax = 128
-	// muchClusters after the last message are much data: 64 MiB. A stream of increments does without the memory.
-	muchClusters = 1024
 )
 
 // Received is one thing that the main side sent: exactly one of the fields is set.

@@ -147,7 +147,6 @@ func (s *ShadowStream) frame(g *gather, h header, r io.Reader) error {
 	case frameZeros:
 		return s.deliver(Received{Zeros: &Zeros{Disk: h.disk, First: h.first, Count: h.count}})
 	default:
-		g.taken = 0
 		m := &umbrav1.MainMessage{}
 		if err := readControl(h, r, m); err != nil {
 			return err

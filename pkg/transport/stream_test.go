@@ -121,7 +121,7 @@ func TestWhatIsSentArrivesOnceAndInOrder(t *testing.T) {
 	})
 }
 
-func TestMuchDataArrivesInLargePiecesAndAnIncrementDoesNotTakeTheirMemory(t *testing.T) {
+func TestACopyAtFullSpeedArrivesInLargePiecesAndWhatMakesWayInSmallOnes(t *testing.T) {
 	overEachWay(t, func(t *testing.T, w way) {
 		received := make(chan []int, 1)
 		s := openStream(t, serve(t, w, collect(received, func(r transport.Received) []int {
@@ -130,23 +130,29 @@ func TestMuchDataArrivesInLargePiecesAndAnIncrementDoesNotTakeTheirMemory(t *tes
 			}
 			return []int{len(r.Clusters.Sums)}
 		})))
-		sums := slices.Repeat([]transport.Sum{transport.SumOf(make([]byte, transport.ClusterBytes))}, 16)
-		for i := range uint64(82) {
-			if i == 80 {
-				if err := s.SendControl(control(1)); err != nil {
+		first := uint64(0)
+		send := func(frames, clusters int) {
+			t.Helper()
+			sums := slices.Repeat([]transport.Sum{transport.SumOf(make([]byte, transport.ClusterBytes))}, clusters)
+			for range frames {
+				b := s.NewBuffer(clusters)
+				clear(b.Data())
+				if err := s.SendClusters(0, first, sums, b); err != nil {
 					t.Fatal(err)
 				}
-			}
-			b := s.NewBuffer(16)
-			clear(b.Data())
-			if err := s.SendClusters(0, i*16, sums, b); err != nil {
-				t.Fatal(err)
+				first += uint64(clusters)
 			}
 		}
+		send(8, 4)
+		send(17, transport.FrameClustersMax)
+		if err := s.SendControl(control(1)); err != nil {
+			t.Fatal(err)
+		}
+		send(9, 4)
 		if err := s.CloseSend(); err != nil {
 			t.Fatal(err)
 		}
-		want := append(slices.Repeat([]int{16}, 64), 128, 128, 16, 16)
+		want := []int{16, 16, 128, 128, 16, 16, 16, 4}
 		if got := <-received; !slices.Equal(got, want) {
 			t.Errorf("the pieces have %v clusters, not %v", got, want)
 		}
