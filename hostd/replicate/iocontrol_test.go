@@ -44,20 +44,19 @@ func (s *busyServer) counters(context.Context) (hypervisor.IOCounters, error) {
 	return hypervisor.IOCounters{Requests: s.requests.Load(), Took: time.Duration(s.took.Load())}, nil
 }
 
-// copied lets a copy read beside the server for a time and tells how many reads it made, each of a millisecond.
-func (s *busyServer) copied(t *testing.T, d time.Duration, costMax float64) int64 {
-	ctx, stop := context.WithTimeout(t.Context(), d)
-	defer stop()
+func (s *busyServer) control(costMax float64) *ioControl {
 	c := &ioControl{
 		clock: clock.System, log: slog.New(slog.DiscardHandler), costMax: costMax, counters: s.counters,
 		reads: semaphore.NewWeighted(readsInFlight), rest: semaphore.NewWeighted(readsInFlight),
 	}
+	c.weight.Store(incrementWeight)
+	return c
+}
+
+// read makes as many reads at once as c lets it, each of a millisecond, until ctx ends, and tells how many.
+func (s *busyServer) read(ctx context.Context, c *ioControl) int64 {
 	var all sync.WaitGroup
 	var made atomic.Int64
-	all.Go(func() { c.runCopy(ctx) })
-	if s.undisturbed > 0 {
-		all.Go(func() { s.work(ctx) })
-	}
 	for range readsInFlight {
 		all.Go(func() {
 			for c.read(ctx, func() {
@@ -73,34 +72,39 @@ func (s *busyServer) copied(t *testing.T, d time.Duration, costMax float64) int6
 	return made.Load()
 }
 
+// copied lets a copy read beside the server for a time and tells how many reads it made.
+func (s *busyServer) copied(t *testing.T, d time.Duration, costMax float64) int64 {
+	ctx, stop := context.WithTimeout(t.Context(), d)
+	defer stop()
+	c := s.control(costMax)
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { c.runCopy(ctx) })
+	if s.undisturbed > 0 {
+		all.Go(func() { s.work(ctx) })
+	}
+	return s.read(ctx, c)
+}
+
 func TestAnIncrementReadsMoreAtOnceOnlyOnceItTakesLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
-		c := &ioControl{clock: clock.System, reads: semaphore.NewWeighted(readsInFlight), rest: semaphore.NewWeighted(readsInFlight)}
-		c.weight.Store(incrementWeight)
+		s := &busyServer{}
+		c := s.control(1)
 		var all sync.WaitGroup
-		var inFlight atomic.Int64
 		all.Go(func() { c.runIncrement(ctx) })
-		for range readsInFlight {
-			all.Go(func() {
-				for c.read(ctx, func() {
-					inFlight.Add(1)
-					_ = clock.System.Wait(ctx, time.Millisecond)
-					inFlight.Add(-1)
-				}) == nil {
-				}
-			})
-		}
-		at := func(moment, wait time.Duration, want int64) {
+		all.Go(func() { s.read(ctx, c) })
+		begun := time.Now()
+		inFlight := func(at time.Duration, want int64) {
 			t.Helper()
-			time.Sleep(wait)
+			time.Sleep(time.Until(begun.Add(at + time.Millisecond/2))) // between the begin of a read and its end
 			synctest.Wait()
-			if got := inFlight.Load(); got != want {
-				t.Errorf("after %v %d reads are in flight, want %d", moment, got, want)
+			if got := s.reads.Load(); got != want {
+				t.Errorf("after %v %d reads are in flight, want %d", at, got, want)
 			}
 		}
-		at(longIncrement/2, longIncrement/2+time.Millisecond/2, 2)
-		at(2*longIncrement, longIncrement*3/2, 4)
+		inFlight(longIncrement/2, 2)
+		inFlight(2*longIncrement, 4)
 		stop()
 		all.Wait()
 	})

@@ -8,8 +8,8 @@ import (
 	"github.com/umbra-dr/umbra/pkg/diskspace"
 )
 
-// writeBackClusters is how much lies one after another before the kernel is asked to begin: 1 MiB. While it writes 8 MiB, some 4 ms, every
-// other request at the disk waits.
+// writeBackClusters is how much lies one after another before the kernel is asked to begin: 1 MiB. Every other request at the disk waits
+// behind a larger write (docs/performance.md).
 const writeBackClusters = 16
 
 // WriteClusters stores whole clusters from cluster first on; data is a multiple of ClusterSize long,
